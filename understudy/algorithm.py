@@ -1,0 +1,219 @@
+"""What an algorithm is, and the one composition that most of them are: critic x extraction x policy.
+
+An algorithm has `requires` (batch keys) and three pure methods:
+
+    init(key, batch) -> state                                  arrays only
+    update(state, batch, key) -> (state, metrics)              no counter, key or mode hidden inside
+    act(state, observations, key, carry=(), *, greedy=False) -> (actions, carry)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from understudy.core import CAPABILITIES, TRANSITION, Batch, Metrics, Net, Params, adam, descend, leaf, net, polyak
+from understudy.core import prefix, pytree, static
+from understudy.errors import SettingsError
+
+
+class Algorithm(Protocol):
+    """Anything with these members trains, resumes, evaluates and deploys through the same loop."""
+
+    requires: frozenset[str]
+
+    def init(self, key: jax.Array, batch: Batch) -> Any: ...
+    def update(self, state: Any, batch: Batch, key: jax.Array) -> tuple[Any, Metrics]: ...
+    def act(self, state: Any, observations, key, carry=(), *, greedy: bool = False) -> tuple[jax.Array, Any]: ...
+
+
+class Policy:
+    """A class of policies. Two methods are required, so that any class can be improved:
+
+    `init(key, observations, actions) -> params`; `sample(params, observations, key) -> actions [B, A]`, and
+    `loss(params, observations, actions, key) -> [B]`, the per-example imitation loss. More are capabilities
+    (`core.CAPABILITIES`), declared by having the method."""
+
+
+class Critic:
+    """How values are learned. `requires`: batch keys; `needs`: capabilities of the policy.
+
+    `init(key, batch) -> state`, `update(state, batch, actor, key) -> (state, metrics)`,
+    `q(state, observations, actions) -> [B]`; critics with a value function also have
+    `advantage(state, observations, actions) -> [B]`."""
+
+    requires: frozenset[str] = TRANSITION
+    needs: tuple[str, ...] = ()
+
+
+class Extraction:
+    """How the policy improves, and which of its samples acts. `needs`: capabilities of the policy,
+    `needs_critic`: methods of the critic. `init` gives what it learns itself (a temperature), default nothing."""
+
+    needs: tuple[str, ...] = ()
+    needs_critic: tuple[str, ...] = ()
+
+    def init(self):
+        """State of the extraction itself, e.g. SAC's temperature."""
+        return ()
+
+    def adapt(self, aux, metrics: Metrics):
+        """Update that state from the metrics of the policy's loss."""
+        return aux
+
+    def temperature(self, aux):
+        """Weight of the policy's entropy in soft backups."""
+        return 0.0
+
+    def choose(self, policy, params, q: Callable, observations, key, *, greedy: bool = False):
+        """The action used in backups and at deployment: a sample, or the mode where one exists and is asked for."""
+        if greedy and hasattr(policy, "mode"):
+            return policy.mode(params, observations)
+        return policy.sample(params, observations, key)
+
+    def explore(self, actions, key):
+        """Noise added when collecting data online."""
+        return actions
+
+    def loss(self, params, aux, policy, critic, critic_state, batch: Batch, key):
+        """Scalar loss of the policy's parameters, and metrics."""
+        raise TypeError(f"{type(self).__name__} defines no policy loss.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Actor:
+    """The policy as a critic sees it inside one update: parameters bound, actions chosen as the extraction chooses."""
+
+    policy: Any
+    params: Params
+    choose: Callable  # (observations, key) -> actions [B, A]
+    temperature: Any = 0.0
+    step: Any = 0
+
+
+@pytree
+class ActorCriticState:
+    """`target`: Polyak copy of the policy for backups, or (); `aux`: the extraction's own state; `seen`: the last
+    metrics of the policy, repeated on the steps that a delayed policy sits out."""
+
+    actor: Net
+    critic: Any
+    target: Any
+    aux: Any
+    step: jax.Array
+    seen: Metrics
+
+
+@pytree
+class ActorCritic:
+    """critic x extraction x policy; in each update the critic first, then the policy with the new critic."""
+
+    critic: Critic
+    extraction: Extraction
+    policy: Policy
+    learning_rate: float = leaf(3e-4, "Adam's rate for the policy", low=0.0)
+    decay_steps: float = leaf(0.0, "updates over which the policy's rate falls to 0 along a cosine; 0: never", low=0.0)
+    target_policy: bool = static(False, "back up with a Polyak average of the policy (TD3)")
+    target_policy_tau: float = leaf(0.005, "rate of that average", symbol="tau", low=0.0, high=1.0)
+    policy_delay: int = static(1, "critic updates per policy update (TD3: 2)", symbol="d", low=1)
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return self.critic.requires
+
+    def check(self, batch: Batch) -> None:
+        """Refuse a product that cannot work, with the reason and the way out. Raises SettingsError."""
+        check_keys(type(self.critic).__name__, self.requires, batch)
+        for part in (self.critic, self.extraction):
+            for need in part.needs:
+                if not hasattr(self.policy, need):
+                    raise SettingsError(
+                        f"{type(part).__name__} needs a policy with {need} ({CAPABILITIES.get(need, need)}); "
+                        f"{type(self.policy).__name__} has none. Use an extraction that only samples "
+                        f"(AWR, BestOfN) or a policy that has it (understudy list policies)."
+                    )
+        for need in self.extraction.needs_critic:
+            if not hasattr(self.critic, need):
+                raise SettingsError(
+                    f"{type(self.extraction).__name__} needs a critic with {need}; {type(self.critic).__name__} "
+                    f"has none. Use a critic that learns a state value, such as IQL's."
+                )
+
+    def init(self, key, batch: Batch) -> ActorCriticState:
+        self.check(batch)
+        key_actor, key_critic, key_loss = jax.random.split(key, 3)
+        params = self.policy.init(key_actor, batch["observations"], batch["actions"])
+        critic, aux = self.critic.init(key_critic, batch), self.extraction.init()
+        _, seen = jax.eval_shape(
+            lambda p: self.extraction.loss(p, aux, self.policy, self.critic, critic, batch, key_loss), params
+        )
+        seen = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), seen | {"loss": jax.ShapeDtypeStruct((), "float32")})
+        return ActorCriticState(
+            actor=net(params, self.optimiser),
+            critic=critic,
+            target=jax.tree.map(jnp.copy, params) if self.target_policy else (),
+            aux=aux,
+            step=jnp.int32(0),
+            seen=seen,
+        )
+
+    @property
+    def optimiser(self):
+        return adam(self.learning_rate, self.decay_steps)
+
+    def update(self, state: ActorCriticState, batch: Batch, key) -> tuple[ActorCriticState, Metrics]:
+        key_critic, key_actor = jax.random.split(key)
+        critic, critic_metrics = self.critic.update(state.critic, batch, self._backup_actor(state), key_critic)
+
+        def improve(actor, target, aux, _):
+            actor, metrics = descend(
+                actor, self.optimiser, self.extraction.loss, aux, self.policy, self.critic, critic, batch, key_actor
+            )
+            if self.target_policy:
+                target = polyak(target, actor.params, self.target_policy_tau)
+            return actor, target, self.extraction.adapt(aux, metrics), metrics
+
+        held = (state.actor, state.target, state.aux, state.seen)
+        if self.policy_delay == 1:
+            held = improve(*held)
+        else:
+            turn = (state.step + 1) % self.policy_delay == 0
+            held = jax.lax.cond(turn, improve, lambda *held: held, *held)
+        actor, target, aux, seen = held
+        state = ActorCriticState(actor=actor, critic=critic, target=target, aux=aux, step=state.step + 1, seen=seen)
+        return state, prefix("critic", critic_metrics) | prefix("actor", seen)
+
+    def act(self, state, observations, key, carry=(), *, greedy: bool = False):
+        key_choose, key_explore = jax.random.split(key)
+        actions = self._choose(state, state.actor.params, observations, key_choose, greedy=greedy)
+        return actions if greedy else self.extraction.explore(actions, key_explore), carry
+
+    def _choose(self, state, params, observations, key, *, greedy=False):
+        q = lambda o, a: self.critic.q(state.critic, o, a)
+        return self.extraction.choose(self.policy, params, q, observations, key, greedy=greedy)
+
+    def _backup_actor(self, state) -> Actor:
+        params = state.target if self.target_policy else state.actor.params
+        choose = lambda observations, key: self._choose(state, params, observations, key)
+        return Actor(self.policy, params, choose, self.extraction.temperature(state.aux), state.step)
+
+
+# What to do about a batch key that is missing.
+REMEDIES = {
+    "rewards": "Give a data set with rewards, or name an environment that defines them (--env).",
+    "mc_returns": "Load the data with Monte-Carlo returns: dataset.transitions(mc_discount=...).",
+    "next_actions": "Ask the sampler for them: Sampler(next_actions=True).",
+    "next_valids": "Ask the sampler for them: Sampler(next_actions=True).",
+}
+
+
+def check_keys(who: str, requires: frozenset[str], batch: Batch) -> None:
+    """Raise SettingsError where `batch` lacks a required key, with what to do about it."""
+    missing = sorted(requires - batch.keys())
+    if missing:
+        todo = " ".join(dict.fromkeys(REMEDIES.get(k, "Give data that have it.") for k in missing))
+        raise SettingsError(f"{who} needs batch keys {missing}; got {sorted(batch)}. {todo}")

@@ -1,0 +1,95 @@
+"""What critics share: an ensemble of Q networks with targets, and the plain TD critic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from understudy.algorithm import Critic
+from understudy.core import Batch, Metrics, Net, adam, descend, leaf, net, polyak, pytree, static
+from understudy.losses import aggregate, td_loss
+from understudy.networks import ACTIVATIONS, LAYER_NORM, Ensemble
+
+
+@pytree
+class QState:
+    """Q networks [E, ...] and their Polyak average."""
+
+    q: Net
+    target: Any
+
+
+@pytree
+class QCritic(Critic):
+    """Abstract: E Q networks, their targets, and the backup r + gamma m Q(s', a'). A final class adds `update`."""
+
+    discount: float = leaf(0.99, "weight of the next step's value", symbol="gamma", low=0.0, high=1.0)
+    tau: float = leaf(0.005, "rate of the target networks' Polyak average", symbol="tau", low=0.0, high=1.0)
+    learning_rate: float = leaf(3e-4, "Adam's rate for the critic", low=0.0)
+    hidden: tuple[int, ...] = static((256, 256), "widths of the hidden layers")
+    activation: str = static("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
+    layer_norm: str = static("none", "layer norm, before or after the activation", choices=LAYER_NORM)
+    ensemble: int = static(2, "number of Q networks", symbol="E", low=1)
+    backup: str = static("min", "how the target networks are reduced in backups", choices=("min", "mean"))
+    aggregate: str = static("min", "how the Q networks are reduced for the policy", choices=("min", "mean"))
+    subset: int = static(0, "random subset of target networks in each backup (REDQ); 0: all", symbol="M", low=0)
+    target_period: int = static(1, "updates between steps of the target networks", low=1)
+
+    @property
+    def networks(self) -> Ensemble:
+        return Ensemble(self.ensemble, self.hidden, self.activation, self.layer_norm)
+
+    @property
+    def optimiser(self):
+        return adam(self.learning_rate)
+
+    def init(self, key, batch: Batch) -> QState:
+        params = self.networks.init(key, batch["observations"], batch["actions"])
+        return QState(q=net(params, self.optimiser), target=jax.tree.map(jnp.copy, params))
+
+    def qs(self, params, observations, actions) -> jax.Array:
+        """Every network's value: [E, B]."""
+        return self.networks.apply(params, observations, actions)
+
+    def q(self, state: QState, observations, actions) -> jax.Array:
+        """The value the policy climbs: [B]."""
+        return aggregate(self.qs(state.q.params, observations, actions), self.aggregate)
+
+    def next_q(self, state: QState, observations, actions, key) -> jax.Array:
+        """The target networks' value in a backup: [B], reduced over all of them or over a random subset."""
+        q = self.qs(state.target, observations, actions)
+        if self.subset:
+            q = q[jax.random.choice(key, self.ensemble, (self.subset,), replace=False)]
+        return aggregate(q, self.backup)
+
+    def learn(self, state: QState, actor, loss, *args) -> tuple[QState, Metrics]:
+        """One optimiser step on `loss`, then the targets follow."""
+        q, metrics = descend(state.q, self.optimiser, loss, *args)
+        tau = self.tau * ((actor.step + 1) % self.target_period == 0)
+        return QState(q=q, target=polyak(state.target, q.params, tau)), metrics
+
+
+@pytree
+class TD(QCritic):
+    """y = r + gamma m reduce_i Qbar_i(s', a'), a' as the extraction chooses,
+    smoothed by clipped noise where `target_noise` > 0 (TD3, Fujimoto et al. 2018, arXiv:1802.09477)."""
+
+    target_noise: float = leaf(0.0, "deviation of the noise on the backup's action", symbol="sigma", low=0.0)
+    target_noise_clip: float = leaf(0.5, "bound of that noise", symbol="c", low=0.0)
+
+    def target(self, state: QState, batch: Batch, actor, key) -> jax.Array:
+        key_action, key_noise, key_subset = jax.random.split(key, 3)
+        actions = actor.choose(batch["next_observations"], key_action)
+        noise = self.target_noise * jax.random.normal(key_noise, actions.shape)
+        actions = jnp.clip(actions + jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip), -1, 1)
+        q = self.next_q(state, batch["next_observations"], actions, key_subset)
+        return batch["rewards"] + self.discount * batch["masks"] * q
+
+    def loss(self, params, targets, batch: Batch):
+        q = self.qs(params, batch["observations"], batch["actions"])
+        return td_loss(q, targets), {"q": q.mean(), "target": targets.mean()}
+
+    def update(self, state: QState, batch: Batch, actor, key) -> tuple[QState, Metrics]:
+        return self.learn(state, actor, self.loss, self.target(state, batch, actor, key), batch)
