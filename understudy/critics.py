@@ -59,16 +59,28 @@ class QCritic(Critic):
 
     def next_q(self, state: QState, observations, actions, key) -> jax.Array:
         """The target networks' value in a backup: [B], reduced over all of them or over a random subset."""
-        q = self.qs(state.target, observations, actions)
-        if self.subset:
-            q = q[jax.random.choice(key, self.ensemble, (self.subset,), replace=False)]
-        return aggregate(q, self.backup)
+        networks, params = self.networks, state.target
+        if self.subset:  # pick the networks first, so that only these are evaluated
+            chosen = jax.random.choice(key, self.ensemble, (self.subset,), replace=False)
+            networks, params = self.networks.copy(size=self.subset), jax.tree.map(lambda x: x[chosen], params)
+        return aggregate(networks.apply(params, observations, actions), self.backup)
+
+    def q_loss(self, params, targets, batch: Batch):
+        """E (y - Q_i(s, a))^2, summed over the ensemble; targets [B]."""
+        q = self.qs(params, batch["observations"], batch["actions"])
+        return td_loss(q, targets), {"q": q.mean(), "target": targets.mean()}
 
     def learn(self, state: QState, actor, loss, *args) -> tuple[QState, Metrics]:
         """One optimiser step on `loss`, then the targets follow."""
         q, metrics = descend(state.q, self.optimiser, loss, *args)
         tau = self.tau * ((actor.step + 1) % self.target_period == 0)
         return QState(q=q, target=polyak(state.target, q.params, tau)), metrics
+
+
+def smooth(actions, noise, clip, key) -> jax.Array:
+    """clip(a + clip(eps, -c, c), -1, 1), eps ~ N(0, sigma): the smoothed action of TD3's backup."""
+    eps = noise * jax.random.normal(key, actions.shape)
+    return jnp.clip(actions + jnp.clip(eps, -clip, clip), -1, 1)
 
 
 @pytree
@@ -82,14 +94,9 @@ class TD(QCritic):
     def target(self, state: QState, batch: Batch, actor, key) -> jax.Array:
         key_action, key_noise, key_subset = jax.random.split(key, 3)
         actions = actor.choose(batch["next_observations"], key_action)
-        noise = self.target_noise * jax.random.normal(key_noise, actions.shape)
-        actions = jnp.clip(actions + jnp.clip(noise, -self.target_noise_clip, self.target_noise_clip), -1, 1)
+        actions = smooth(actions, self.target_noise, self.target_noise_clip, key_noise)
         q = self.next_q(state, batch["next_observations"], actions, key_subset)
         return batch["rewards"] + self.discount * batch["masks"] * q
 
-    def loss(self, params, targets, batch: Batch):
-        q = self.qs(params, batch["observations"], batch["actions"])
-        return td_loss(q, targets), {"q": q.mean(), "target": targets.mean()}
-
     def update(self, state: QState, batch: Batch, actor, key) -> tuple[QState, Metrics]:
-        return self.learn(state, actor, self.loss, self.target(state, batch, actor, key), batch)
+        return self.learn(state, actor, self.q_loss, self.target(state, batch, actor, key), batch)

@@ -27,8 +27,8 @@ def normalised_q_weight(q):
 
 
 def conservative_gap(q_sampled, q_data, temperature=1.0):
-    """T logsumexp(Q(s, .)/T) - Q(s, a): q_sampled [N, E, B], q_data [E, B] -> [E, B]. CQL eq. 4, CQL(H)."""
-    return temperature * jax.nn.logsumexp(q_sampled / temperature, axis=0) - q_data
+    """T logsumexp(Q(s, .)/T) - Q(s, a): q_sampled [E, N, B], q_data [E, B] -> [E, B]. CQL eq. 4, CQL(H)."""
+    return temperature * jax.nn.logsumexp(q_sampled / temperature, axis=1) - q_data
 
 
 def aggregate(q, how: str):

@@ -20,7 +20,7 @@ from understudy.algorithm import ActorCritic
 from understudy.core import Batch, Metrics, Net, descend, leaf, net, prefix, pytree
 from understudy.critics import QCritic, QState
 from understudy.extractions import AWR
-from understudy.losses import aggregate, expectile_loss, td_loss
+from understudy.losses import aggregate, expectile_loss
 from understudy.networks import MLP
 from understudy.policies.gaussian import Gaussian
 
@@ -63,10 +63,6 @@ class IQLCritic(QCritic):
     def value_loss(self, params, q, batch: Batch):
         v = self.v(params, batch["observations"])
         return expectile_loss(q - v, self.expectile).mean(), {"v": v.mean()}
-
-    def q_loss(self, params, targets, batch: Batch):
-        q = self.qs(params, batch["observations"], batch["actions"])
-        return td_loss(q, targets), {"q": q.mean()}
 
     def update(self, state: IQLState, batch: Batch, actor, key) -> tuple[IQLState, Metrics]:
         q = self.q(state, batch["observations"], batch["actions"])

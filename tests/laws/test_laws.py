@@ -1,0 +1,169 @@
+"""What holds of every algorithm, whatever it computes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from understudy.errors import SettingsError
+
+
+def equal(x, y) -> bool:
+    """Bitwise equal trees."""
+    x, y = jax.tree.leaves(x), jax.tree.leaves(y)
+    return len(x) == len(y) and all(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in zip(x, y))
+
+
+def assert_close(x, y, rtol=2e-4, atol=2e-5):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol), x, y)
+
+
+def test_shapes_and_ranges(case):
+    state, metrics = case.update(case.algorithm, case.state, case.batch, case.key)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, case.state)
+    assert jax.tree.map(jnp.dtype, jax.tree.leaves(state)) == jax.tree.map(jnp.dtype, jax.tree.leaves(case.state))
+    assert metrics and all(v.shape == () and v.dtype == jnp.float32 for v in metrics.values())
+    assert not equal(state, case.state)
+    for n in (1, 7):
+        observations = jax.tree.map(lambda x: x[:n], case.batch["observations"])  # noqa: B023
+        for greedy in (False, True):
+            actions, carry = case.algorithm.act(case.state, observations, case.key, greedy=greedy)
+            assert actions.shape == (n, case.batch["actions"].shape[1]) and carry == ()
+            assert float(jnp.abs(actions).max()) <= 1.0
+
+
+def test_finite_after_100_steps(case):
+    state = case.state
+    for i in range(10):
+        state, metrics = case.chunk(case.algorithm, state, case.batch, case.key, 10 * i)
+        bad = [k for k, v in metrics.items() if not np.isfinite(v).all()]
+        assert not bad, f"{bad} at step {10 * i}"
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+
+
+def test_scan_equals_loop(case):
+    state, rows = case.state, []
+    for i in range(10):
+        state, metrics = case.update(case.algorithm, state, case.batch, jax.random.fold_in(case.key, i))
+        rows.append(metrics)
+    scanned, metrics = case.chunk(case.algorithm, case.state, case.batch, case.key, 0)
+    assert_close(scanned, state)
+    assert_close(metrics, jax.tree.map(lambda *x: jnp.stack(x), *rows))
+
+
+def test_chunk_length_does_not_change_what_is_learned(case):
+    whole, _ = case.chunk(case.algorithm, case.state, case.batch, case.key, 0)
+    half, _ = case.chunk(case.algorithm, case.state, case.batch, case.key, 0, n=5)
+    parts, _ = case.chunk(case.algorithm, half, case.batch, case.key, 5, n=5)
+    assert_close(parts, whole)
+
+
+def test_seeds_in_one_program_equal_separate_runs_and_every_leaf_may_be_swept(case, full_batch):
+    """vmap over two seeds, each with its own batch and its own value of every leaf, equals two runs."""
+    algorithms = [case.algorithm, jax.tree.map(lambda x: 0.9 * x, case.algorithm)]
+    batches = [{k: v for k, v in full_batch(seed).items() if k in case.batch} for seed in (0, 1)]
+    keys = [jax.random.key(5), jax.random.key(6)]
+    stack = lambda trees: jax.tree.map(lambda *x: jnp.stack([jnp.asarray(i) for i in x]), *trees)
+    init = lambda algorithm, batch, key: algorithm.init(key, batch)
+    states = [init(*args) for args in zip(algorithms, batches, keys)]
+    assert_close(jax.vmap(init)(stack(algorithms), stack(batches), jnp.stack(keys)), stack(states))
+
+    def run(algorithm, state, batch, key):
+        metrics = {}
+        for i in range(3):
+            state, metrics = algorithm.update(state, batch, jax.random.fold_in(key, i))
+        return state, metrics
+
+    alone = []
+    for algorithm, state, batch, key in zip(algorithms, states, batches, keys):
+        for i in range(3):
+            state, metrics = case.update(algorithm, state, batch, jax.random.fold_in(key, i))
+        alone.append((state, metrics))
+    assert not equal(alone[0][1], alone[1][1])
+    together = jax.jit(jax.vmap(run))(stack(algorithms), stack(states), stack(batches), jnp.stack(keys))
+    assert_close(together, stack(alone))
+
+
+def test_a_new_number_does_not_recompile(case):
+    case.update(case.algorithm, case.state, case.batch, case.key)
+    before = case.update._cache_size()
+    leaves, structure = jax.tree.flatten(case.algorithm)
+    assert leaves and all(isinstance(x, float) for x in leaves), "numbers are leaves; what is not a number is static"
+    for i in range(len(leaves)):
+        changed = structure.unflatten(leaves[:i] + [leaves[i] * 0.5 + 0.01] + leaves[i + 1 :])
+        case.update(changed, case.state, case.batch, case.key)
+    assert case.update._cache_size() == before
+
+
+def test_fields_are_documented_numbers_or_structure(case):
+    def walk(part):
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            if dataclasses.is_dataclass(value):
+                walk(value)
+                continue
+            assert field.metadata.get("help"), f"{type(part).__name__}.{field.name} has no help"
+            if field.metadata.get("static"):
+                hash(value)
+                choices = field.metadata.get("choices")
+                assert not choices or value in choices, f"{type(part).__name__}.{field.name}"
+            else:
+                assert isinstance(value, float), f"{type(part).__name__}.{field.name} is {value!r}"
+            low, high = field.metadata.get("low"), field.metadata.get("high")
+            assert low is None or value >= low, f"{type(part).__name__}.{field.name}"
+            assert high is None or value <= high, f"{type(part).__name__}.{field.name}"
+
+    walk(case.algorithm)
+
+
+def test_save_load_continue_equals_uninterrupted(case):
+    first, _ = case.chunk(case.algorithm, case.state, case.batch, case.key, 0)
+    straight, _ = case.chunk(case.algorithm, first, case.batch, case.key, 10)
+    leaves, structure = jax.tree.flatten(first)
+    saved = [np.asarray(x).tobytes() for x in leaves]
+    restored = [jnp.asarray(np.frombuffer(b, x.dtype).reshape(x.shape)) for b, x in zip(saved, leaves)]
+    fresh = jax.tree.structure(case.algorithm.init(jax.random.key(9), case.batch))
+    assert fresh == structure
+    continued, _ = case.chunk(case.algorithm, fresh.unflatten(restored), case.batch, case.key, 10)
+    assert equal(continued, straight)
+
+
+def test_unused_batch_keys_change_nothing(case, full_batch):
+    extra = full_batch() | case.batch | {"an_unused_key": jnp.full((16, 2), jnp.nan)}
+    assert extra.keys() > case.batch.keys()
+    assert equal(case.algorithm.init(jax.random.key(0), extra), case.state)
+    plain = case.update(case.algorithm, case.state, case.batch, case.key)
+    assert equal(case.update(case.algorithm, case.state, extra, case.key), plain)
+
+
+def test_each_missing_key_is_named(case):
+    for key in sorted(case.algorithm.requires):
+        batch = {k: v for k, v in case.batch.items() if k != key}
+        with pytest.raises(SettingsError) as error:
+            case.algorithm.init(jax.random.key(0), batch)
+        assert f"needs batch keys ['{key}']; got " in str(error.value)
+
+
+def test_init_leaves_no_buffer_shared(case):
+    """A state is donated to the compiled update: no array may stand in it twice."""
+    pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(case.state) if x.size > 1]
+    assert len(pointers) == len(set(pointers))
+
+
+def test_one_device_equals_four():
+    """Every algorithm, batch sharded over four virtual devices, against one (a process of its own: XLA_FLAGS)."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    script = pathlib.Path(__file__).with_name("four_devices.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    worst = json.loads(done.stdout.splitlines()[-1])
+    assert worst and max(worst.values()) < 1e-4, worst

@@ -1,0 +1,27 @@
+"""A run of a few seconds through all four phases, in a process of its own, that tests may kill: OUT SEEDS ALGORITHM."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+import understudy
+from understudy.errors import UserError
+
+
+def main(out: str, data: str, seeds: str, algorithm: str) -> None:
+    if (pathlib.Path(out) / "manifest.json").exists():
+        understudy.resume(out)
+        return
+    understudy.train(
+        algorithm, data, env="Pendulum-v1", offline=400, warmup=120, online=400, retrain=300, seeds=int(seeds), out=out,
+        settings={"critic.hidden": (32, 32), "policy.hidden": (32, 32)}, batch_size=32, eval_every=150, episodes=2,
+        checkpoint_every=0.0,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"{error}")

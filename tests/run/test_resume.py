@@ -1,0 +1,132 @@
+"""A run that was killed and resumed ends bitwise equal to one that was not."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from understudy.run import checkpoint
+
+
+def end_state(out) -> dict[str, np.ndarray]:
+    """Every array of the last checkpoint: parameters, optimisers, replay, environments."""
+    arrays, meta = checkpoint.latest(out)
+    counters = {k: np.array(v) for k, v in meta["counters"].items() if k != "seconds"}
+    return arrays | {f"counters.{k}": v for k, v in counters.items()}
+
+
+def assert_same_end(one, other) -> None:
+    a, b = end_state(one), end_state(other)
+    assert a.keys() == b.keys()
+    different = [k for k in a if not np.array_equal(a[k], b[k], equal_nan=True)]
+    assert not different, f"{len(different)} of {len(a)} arrays differ: {different[:5]}"
+    rows = [(pathlib.Path(p) / "episodes.jsonl").read_text() for p in (one, other)]
+    assert rows[0] == rows[1]
+
+
+def wait(process, timeout=300):
+    _, err = process.communicate(timeout=timeout)
+    return process.returncode, err
+
+
+def progress(out: pathlib.Path) -> int:
+    """Bytes that a run has logged."""
+    return sum((out / n).stat().st_size for n in ("metrics.jsonl", "episodes.jsonl") if (out / n).exists())
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(start, tmp_path_factory):
+    """Finished runs that nobody touched, by number of seeds."""
+    runs = {}
+
+    def get(seeds: int) -> pathlib.Path:
+        if seeds not in runs:
+            out = tmp_path_factory.mktemp(f"whole{seeds}") / "run"
+            code, err = wait(start(out, seeds))
+            assert code == 0, err
+            runs[seeds] = out
+        return runs[seeds]
+
+    return get
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_killed_ten_times_at_random_moments_and_resumed_ends_bitwise_equal(start, uninterrupted, tmp_path, seeds):
+    whole = uninterrupted(seeds)
+    length, out, rng = progress(whole), tmp_path / "run", np.random.default_rng(seeds)
+    moments = np.sort(rng.uniform(0, 1, 10)) * length
+    kills, phases = 0, set()
+    for moment in moments:
+        process = start(out, seeds)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and progress(out) < moment and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        if checkpoint.names(out):
+            phases.add(checkpoint.latest(out)[1]["counters"]["phase"])
+    assert kills >= 8, f"only {kills} kills before the run ended"
+    assert len(phases) >= 3, f"kills fell into phases {phases} only"
+    code, err = wait(start(out, seeds))
+    assert code == 0, err
+    assert_same_end(whole, out)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_signal_saves_and_says_how_to_go_on(start, uninterrupted, tmp_path, signum):
+    whole, out = uninterrupted(1), tmp_path / "run"
+    process = start(out)
+    while process.poll() is None and progress(out) < progress(whole) / 2:
+        time.sleep(0.005)
+    before = time.monotonic()
+    process.send_signal(signum)
+    code, err = wait(process)
+    assert time.monotonic() - before < 30
+    assert code != 0 and f"understudy resume {out}" in err
+    code, err = wait(start(out))
+    assert code == 0, err
+    assert_same_end(whole, out)
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(start, uninterrupted, tmp_path):
+    whole, out = uninterrupted(1), tmp_path / "run"
+    process = start(out)
+    while process.poll() is None and progress(out) < progress(whole) / 2:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    newest = out / "checkpoints" / checkpoint.names(out)[-1] / "arrays.safetensors"
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    code, err = wait(start(out))
+    assert code == 0, err
+    assert "does not match its checksum" in err and "before it" in err
+    assert_same_end(whole, out)
+
+
+def test_a_live_run_keeps_its_folder_to_itself(start, tmp_path):
+    out = tmp_path / "run"
+    process = start(out)
+    while process.poll() is None and not progress(out):
+        time.sleep(0.01)
+    code, err = wait(start(out))
+    assert code != 0 and "in use by a live run" in err and "Traceback" not in err
+    process.kill()
+    process.wait()
+
+
+def test_every_log_line_is_whole_and_the_result_is_written(uninterrupted):
+    whole = uninterrupted(3)
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [r["phase"] for r in rows if r["phase"] == "offline"] and rows[-1]["phase"] == "retrain"
+    assert all(len(v) == 3 for v in rows[0]["metrics"].values())
+    result = json.loads((whole / "result.json").read_text())
+    assert result["success"] is None and np.isfinite(result["return"]) and result["updates"] == 400 + 400 + 300
+    assert result["env_steps"] == 520

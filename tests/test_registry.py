@@ -1,0 +1,135 @@
+"""Names: matching, laziness, plug-ins, and `make`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+from understudy import registry
+from understudy.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("iql", "iql"), ("IQL", "iql"), ("td3-bc", "td3_bc"), ("TD3+BC", "td3_bc"), ("Cal-QL", "cal_ql"),
+     ("calql", "cal_ql"), ("ReBRAC", "rebrac")],
+)  # fmt: skip
+def test_case_and_hyphens_do_not_matter(given, name):
+    assert registry.match("algorithm", given, registry.ALGORITHMS) == name
+
+
+def test_an_unknown_name_gets_a_suggestion_and_where_to_look():
+    with pytest.raises(SettingsError) as error:
+        registry.make("iqll", 2)
+    assert str(error.value) == (
+        "There is no algorithm 'iqll'. Did you mean 'iql'? See: understudy list algorithms"
+    )
+    with pytest.raises(SettingsError, match="understudy list policies"):
+        registry.load("policy", "transfusion")
+
+
+def test_importing_understudy_and_its_names_loads_nothing_heavy():
+    code = (
+        "import sys, understudy, understudy.registry, understudy.presets, understudy.settings;"
+        "understudy.presets.presets(); understudy.registry.entries('algorithm'); understudy.__version__;"
+        "heavy = {'jax', 'numpy', 'flax', 'optax', 'gymnasium', 'matplotlib', 'h5py', 'rich'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", registry.ALGORITHMS)
+def test_every_recipe_loads_and_takes_the_action_size(name):
+    algorithm = registry.make(name, 3)
+    assert algorithm.policy.action_size == 3
+    assert registry.load("algorithm", name).__doc__, "a recipe says in one line what it is"
+
+
+def test_policies_tell_their_capabilities():
+    can = {name: registry.capabilities(registry.load("policy", name)) for name in registry.POLICIES}
+    assert can["gaussian"] == ["mode", "rsample", "log_prob"]
+    assert can["deterministic"] == ["mode", "rsample"]
+    assert "sample_and_log_prob" in can["tanh_gaussian"]
+    assert can["flow"] == ["latent"]
+    assert "rsample" in can["one_step_flow"]
+
+
+def test_another_policy_class_keeps_the_shape_of_the_networks():
+    given = {"policy": "flow", "policy.hidden": "32 32", "policy.steps": 4}
+    algorithm = registry.make("iql", 3, given, preset="ogbench")
+    assert type(algorithm.policy).__name__ == "Flow"
+    assert algorithm.policy.action_size == 3
+    assert algorithm.policy.activation == "gelu"  # the preset's, carried over
+    assert algorithm.policy.hidden == (32, 32)
+    assert algorithm.policy.steps == 4
+    assert registry.make("iql", 3, {"policy": "flow"}, preset="ogbench").policy.hidden == (512,) * 4
+
+
+def test_naming_the_policy_it_has_keeps_its_settings():
+    usual = registry.make("iql", 3, preset="ogbench")
+    assert registry.make("iql", 3, {"policy": "Gaussian"}, preset="ogbench") == usual
+
+
+def test_a_policy_that_is_not_a_name_is_refused():
+    with pytest.raises(SettingsError, match="give the name of a policy class"):
+        registry.make("iql", 3, {"policy": 7})
+
+
+def test_settings_win_over_the_preset_and_the_preset_over_the_recipe():
+    assert registry.make("iql", 2).critic.expectile == 0.7
+    assert registry.make("iql", 2, preset="ogbench").critic.expectile == 0.9
+    assert registry.make("iql", 2, {"critic.expectile": 0.8}, preset="ogbench").critic.expectile == 0.8
+
+
+def test_adjust_changes_a_made_algorithm():
+    algorithm = registry.adjust(registry.make("td3_bc", 4), {"policy": "gaussian", "alpha": "0.2"})
+    assert (type(algorithm.policy).__name__, algorithm.policy.action_size) == ("Gaussian", 4)
+    assert algorithm.extraction.alpha == 0.2
+
+
+# --- plug-ins -------------------------------------------------------------------------------------------------------
+
+
+def point(name: str, value: str):
+    """What importlib.metadata gives for an entry point."""
+    return types.SimpleNamespace(name=name, value=value, dist=types.SimpleNamespace(name="understudy-outside"))
+
+
+@pytest.fixture
+def outside(monkeypatch, tmp_path):
+    """A package that brings an algorithm, one that does not import, and one under a name that is taken."""
+    (tmp_path / "outside_good.py").write_text(
+        "from understudy.algorithms.bc import bc\ndef mine(action_size):\n    return bc(action_size)\n"
+    )
+    (tmp_path / "outside_bad.py").write_text("raise RuntimeError('no such device')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    points = {
+        "understudy.algorithms": [point("mine", "outside_good:mine"), point("broken", "outside_bad:mine"),
+                                  point("iql", "outside_bad:mine")],
+        "understudy.policies": [],
+    }  # fmt: skip
+    monkeypatch.setattr(registry, "_points", lambda group: points[group])
+    yield
+    for name in ("outside_good", "outside_bad"):
+        sys.modules.pop(name, None)
+
+
+def test_a_plug_in_is_listed_without_being_imported_and_loaded_by_name(outside):
+    found = registry.entries("algorithm")
+    assert found["mine"].package == "understudy-outside"
+    assert "outside_good" not in sys.modules
+    assert type(registry.make("mine", 2).extraction).__name__ == "Imitate"
+    assert "outside_good" in sys.modules and "outside_bad" not in sys.modules
+
+
+def test_a_plug_in_that_does_not_import_is_named(outside):
+    with pytest.raises(SettingsError, match="'broken' of the package understudy-outside.*no such device"):
+        registry.make("broken", 2)
+
+
+def test_a_plug_in_does_not_replace_what_is_there(outside):
+    assert registry.entries("algorithm")["iql"] == registry.ALGORITHMS["iql"]

@@ -1,0 +1,102 @@
+"""core and ActorCritic: optimiser steps, Polyak averages, delays, and the order of an update."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from understudy import core
+from understudy.algorithm import ActorCritic, Critic
+from understudy.core import pytree
+from understudy.errors import SettingsError
+from understudy.extractions import DDPGBC, Imitate
+from understudy.policies.deterministic import Deterministic
+
+KEY = jax.random.key(0)
+close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
+
+
+def test_descend_takes_one_adam_step_and_reports_the_loss():
+    optimiser = core.adam(0.1)
+    net, metrics = core.descend(core.net(jnp.float32(3.0), optimiser), optimiser, lambda x, y: ((x - y) ** 2, {}), 1.0)
+    close(net.params, 2.9)  # Adam's first step has the size of the rate
+    close(metrics["loss"], 4.0)
+
+
+def test_adam_decays_along_half_a_cosine():
+    optimiser = core.adam(0.1, 4.0)
+    net, steps = core.net(jnp.float32(0.0), optimiser), []
+    for _ in range(6):
+        after, _ = core.descend(net, optimiser, lambda x: (-x, {}))
+        steps.append(float(after.params - net.params))
+        net = after
+    half = 0.5 * (1 + math.cos(math.pi / 4))
+    close(steps, [0.1, 0.1 * half, 0.05, 0.1 * (1 - half), 0.0, 0.0], rtol=1e-4, atol=1e-6)
+
+
+def test_polyak_prefix_and_batch_size():
+    close(core.polyak({"x": jnp.float32(1.0)}, {"x": jnp.float32(3.0)}, 0.25)["x"], 1.5)
+    assert core.prefix("critic", {"loss": 1}) == {"critic/loss": 1}
+    assert core.batch_size({"a": jnp.zeros((7, 2)), "b": jnp.zeros((7, 3))}) == 7
+
+
+@pytree
+class Counting(Critic):
+    """Its state counts its updates, so that what the policy sees is known. Q = updates so far."""
+
+    def init(self, key, batch):
+        return jnp.float32(0.0)
+
+    def q(self, state, observations, actions):
+        return jnp.full(observations.shape[0], state) + 0 * actions.sum(-1)
+
+    def update(self, state, batch, actor, key):
+        return state + 1, {"backup": actor.choose(batch["next_observations"], key)[0, 0], "step": actor.step}
+
+
+def test_the_policy_sees_the_critic_after_its_step_and_waits_its_turn(batch):
+    policy = Deterministic(action_size=2, hidden=(4,))
+    algorithm = ActorCritic(critic=Counting(), extraction=DDPGBC(alpha=1.0), policy=policy, target_policy=True,
+                            target_policy_tau=0.5, policy_delay=3, learning_rate=0.1)  # fmt: skip
+    state = algorithm.init(KEY, batch)
+    bias = lambda params: np.asarray(params["params"]["Dense_1"]["bias"])
+    start = bias(state.actor.params)
+    seen = []
+    for i in range(4):
+        state, metrics = algorithm.update(state, batch, jax.random.fold_in(KEY, i))
+        seen.append((float(metrics["actor/q"]), float(metrics["critic/step"])))
+        assert (bias(state.actor.params) != start).any() == (i >= 2)
+    assert seen == [(0.0, 0.0), (0.0, 1.0), (3.0, 2.0), (3.0, 3.0)]  # the third update moves the policy; then repeated
+    close(bias(state.target), (start + bias(state.actor.params)) / 2)
+
+
+def test_backups_use_the_target_policy(batch, constant):
+    algorithm = ActorCritic(critic=Counting(), extraction=DDPGBC(), policy=Deterministic(action_size=2, hidden=(4,)),
+                            target_policy=True)  # fmt: skip
+    state = algorithm.init(KEY, batch)
+    target = constant(state.target, [0.5 * math.log(3), 0.0])
+    _, metrics = algorithm.update(dataclasses.replace(state, target=target), batch, KEY)
+    close(metrics["critic/backup"], 0.5)
+
+
+def test_acting_greedily_adds_no_noise(batch):
+    algorithm = ActorCritic(critic=Counting(), extraction=DDPGBC(exploration=0.5),
+                            policy=Deterministic(action_size=2, hidden=(4,)))  # fmt: skip
+    state = algorithm.init(KEY, batch)
+    mode = algorithm.policy.mode(state.actor.params, batch["observations"])
+    greedy, carry = algorithm.act(state, batch["observations"], KEY, greedy=True)
+    close(greedy, mode)
+    assert carry == ()
+    assert float(jnp.abs(algorithm.act(state, batch["observations"], KEY)[0] - mode).max()) > 0.05
+
+
+def test_missing_keys_say_what_to_do(batch):
+    algorithm = ActorCritic(critic=Counting(), extraction=Imitate(), policy=Deterministic(action_size=2))
+    del batch["rewards"]
+    with pytest.raises(SettingsError, match=r"Counting needs batch keys \['rewards'\]; got .* data set with rewards"):
+        algorithm.init(KEY, batch)

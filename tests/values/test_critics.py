@@ -1,0 +1,216 @@
+"""Each critic with Q networks of known output: targets, losses, targets' Polyak steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from understudy.algorithm import Actor
+from understudy.algorithms.bc import NoCritic
+from understudy.algorithms.cql import CQLCritic
+from understudy.algorithms.iql import IQLCritic
+from understudy.algorithms.rebrac import ReBRACCritic
+from understudy.algorithms.sac import SoftTD
+from understudy.critics import TD, smooth
+
+KEY = jax.random.key(0)
+close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
+
+
+def actor_of(policy, temperature=0.0, step=0):
+    choose = lambda observations, key: policy.sample((), observations, key)
+    return Actor(policy, (), choose, temperature, step)
+
+
+@pytest.fixture
+def known(constant, batch):
+    """known(critic, q, target): its state with constant networks, and the state of the test's batch."""
+
+    def make(critic, q, target):
+        state = critic.init(KEY, batch)
+        column = lambda v: jnp.asarray(v)[:, None]
+        params = constant(state.q.params, column(q))
+        return dataclasses.replace(
+            state, q=dataclasses.replace(state.q, params=params), target=constant(state.target, column(target))
+        )
+
+    return make
+
+
+# --- QCritic and TD -----------------------------------------------------------------------------------------------
+def test_q_and_next_q_reduce_online_and_target_networks(known, batch):
+    critic = TD(hidden=(4,))
+    state = known(critic, [1.0, 2.0], [3.0, 5.0])
+    s, a = batch["observations"], batch["actions"]
+    close(critic.qs(state.q.params, s, a), [[1.0] * 2, [2.0] * 2])
+    close(critic.q(state, s, a), [1.0, 1.0])
+    close(dataclasses.replace(critic, aggregate="mean").q(state, s, a), [1.5, 1.5])
+    close(critic.next_q(state, s, a, KEY), [3.0, 3.0])
+    close(dataclasses.replace(critic, backup="mean").next_q(state, s, a, KEY), [4.0, 4.0])
+
+
+def test_a_subset_backs_up_random_networks(known, batch):
+    critic = TD(hidden=(4,), ensemble=3, subset=2)
+    state = known(critic, [0.0] * 3, [1.0, 2.0, 3.0])
+    q = lambda k: critic.next_q(state, batch["observations"], batch["actions"], k)[0]
+    values = np.asarray(jax.vmap(q)(jax.random.split(KEY, 300)))
+    assert set(values) == {1.0, 2.0}  # the lesser of two different ones: (1,2) (1,3) -> 1, (2,3) -> 2
+    close((values == 1).mean(), 2 / 3, atol=0.1)
+
+
+def test_td_target_stops_at_terminals_only(known, batch, fixed_policy):
+    critic = TD(hidden=(4,), discount=0.9)
+    state = known(critic, [1.0, 2.0], [3.0, 5.0])
+    close(critic.target(state, batch, actor_of(fixed_policy()), KEY), [1 + 0.9 * 3, 2.0])
+    critic = dataclasses.replace(critic, backup="mean")
+    close(critic.target(state, batch, actor_of(fixed_policy()), KEY), [1 + 0.9 * 4, 2.0])
+
+
+def test_td_update_reports_the_loss_and_moves_the_targets_at_their_period(known, batch, fixed_policy):
+    critic = TD(hidden=(4,), discount=0.9, learning_rate=0.0, tau=0.25, target_period=2)
+    state = known(critic, [1.0, 2.0], [3.0, 5.0])
+    same, metrics = critic.update(state, batch, actor_of(fixed_policy(), step=0), KEY)
+    close(metrics["loss"], (2.7**2 + 1) / 2 + (1.7**2 + 0) / 2)
+    close(metrics["q"], 1.5)
+    close(metrics["target"], (3.7 + 2.0) / 2)
+    value = lambda s: critic.qs(s.target, batch["observations"], batch["actions"])[:, 0]
+    close(value(same), [3.0, 5.0])
+    moved, _ = critic.update(state, batch, actor_of(fixed_policy(), step=1), KEY)
+    close(value(moved), [0.75 * 3 + 0.25 * 1, 0.75 * 5 + 0.25 * 2])
+
+
+def test_target_noise_is_clipped_twice():
+    actions = jnp.full((1000, 1), 0.9)
+    close(np.unique(smooth(actions, 1e6, 0.05, KEY)), [0.85, 0.95])
+    close(np.unique(smooth(actions, 1e6, 0.5, KEY)), [0.4, 1.0])
+    close(smooth(actions, 0.0, 0.5, KEY), actions)
+    close(smooth(jnp.zeros((20_000, 1)), 0.1, 0.5, KEY).std(), 0.1, atol=0.002)
+
+
+def test_td_values_the_smoothed_action(linear, batch, fixed_policy):
+    critic = TD(hidden=(), ensemble=1, discount=1.0, target_noise=1e6, target_noise_clip=0.25)
+    state = critic.init(KEY, batch)
+    state = dataclasses.replace(state, target=linear(state.target, [0, 0, 0, 1, 0]))  # Q(s, a) = a_0
+    target = critic.target(state, batch, actor_of(fixed_policy(0.5)), KEY)
+    assert round(float(target[0]), 5) in (1.25, 1.75)
+
+
+# --- IQL ----------------------------------------------------------------------------------------------------------
+def test_iql_values_and_losses(known, constant, batch):
+    critic = IQLCritic(hidden=(4,), discount=0.9, expectile=0.8, learning_rate=0.0)
+    state = known(critic, [1.0, 2.0], [3.0, 5.0])
+    v = dataclasses.replace(state.v, params=constant(state.v.params, 2.0))
+    state = dataclasses.replace(state, v=v)
+    close(critic.advantage(state, batch["observations"], batch["actions"]), [1.0, 1.0])
+    _, metrics = critic.update(state, batch, actor_of(None), KEY)
+    close(metrics["v/loss"], 0.8)  # u = 3 - 2
+    close(metrics["v/v"], 2.0)
+    close(metrics["target"], (1 + 0.9 * 2 + 2.0) / 2)
+    close(metrics["loss"], (1.8**2 + 1) / 2 + (0.8**2 + 0) / 2)
+    below = dataclasses.replace(state, v=dataclasses.replace(v, params=constant(v.params, 4.0)))
+    close(critic.update(below, batch, actor_of(None), KEY)[1]["v/loss"], 0.2)  # u = 3 - 4
+
+
+# --- SoftTD -------------------------------------------------------------------------------------------------------
+def test_soft_td_counts_the_entropy(known, batch, fixed_policy):
+    critic = SoftTD(hidden=(4,), discount=0.9)
+    state, actor = known(critic, [1.0, 2.0], [3.0, 5.0]), actor_of(fixed_policy(log_prob=-2.0), temperature=0.5)
+    close(critic.target(state, batch, actor, KEY), [1 + 0.9 * (3 + 1), 2.0])
+    assert critic.needs == ("sample_and_log_prob",)
+    plain = dataclasses.replace(critic, entropy=False)
+    close(plain.target(state, batch, actor, KEY), [1 + 0.9 * 3, 2.0])
+    assert plain.needs == ()
+
+
+# --- ReBRAC -------------------------------------------------------------------------------------------------------
+def test_rebrac_pays_for_leaving_the_recorded_next_action_where_there_is_one(known, batch, fixed_policy):
+    critic = ReBRACCritic(hidden=(4,), discount=0.9, penalty=2.0, target_noise=0.0)
+    state = known(critic, [1.0, 2.0], [3.0, 5.0])
+    batch |= {"masks": jnp.ones(2), "next_actions": jnp.zeros((2, 2)), "next_valids": jnp.array([1.0, 0.0])}
+    target = critic.target(state, batch, actor_of(fixed_policy(0.5)), KEY)
+    close(target, [1 + 0.9 * (3 - 2 * 0.5), 2 + 0.9 * 3])  # |(.5, .5)|^2 = .5
+    assert critic.requires - TD.requires == {"next_actions", "next_valids"}
+
+
+# --- CQL and Cal-QL -----------------------------------------------------------------------------------------------
+def test_cql_gap_prices_each_proposal_by_its_density(known, batch, fixed_policy):
+    critic = CQLCritic(hidden=(4,), weight=3.0, samples=2, discount=0.9, learning_rate=0.0)
+    state = known(critic, [1.0, 2.0], [3.0, 5.0])
+    _, metrics = critic.update(state, batch, actor_of(fixed_policy(log_prob=-2.0)), KEY)
+    gap = math.log(2 * 2**2 + 4 * math.exp(2))  # 2 uniform of density 1/4, 4 of the policy of density exp(-2)
+    td = (2.7**2 + 1) / 2 + (1.7**2 + 0) / 2
+    close(metrics["gap"], gap)
+    close(metrics["td"], td)
+    close(metrics["loss"], td + 3.0 * 2 * gap)
+    close(metrics["q_sampled"], 1.5)
+    with_bound = dataclasses.replace(critic, gap_max=1.5)
+    close(with_bound.update(state, batch, actor_of(fixed_policy()), KEY)[1]["gap"], 1.5)
+    with_bound = dataclasses.replace(critic, gap_min=50.0)
+    close(with_bound.update(state, batch, actor_of(fixed_policy()), KEY)[1]["gap"], 50.0)
+
+
+def test_cql_without_importance_counts_the_recorded_action_as_well(known, batch, fixed_policy):
+    critic = CQLCritic(hidden=(4,), samples=2, importance=False, temperature=2.0)
+    state = known(critic, [1.0, 2.0], [3.0, 5.0])
+    close(critic.update(state, batch, actor_of(fixed_policy()), KEY)[1]["gap"], 2 * math.log(7))
+
+
+def test_cal_ql_bounds_the_policys_values_below_by_known_returns(known, batch, fixed_policy):
+    critic = CQLCritic(hidden=(4,), ensemble=1, samples=1, calibrated=True)
+    state = known(critic, [1.0], [3.0])
+    gap = lambda mc: critic.update(state, batch | {"mc_returns": jnp.array(mc)}, actor_of(fixed_policy()), KEY)[1]
+    plain = math.log(4 * math.e + 2 * math.exp(1 + 2)) - 1
+    bounded = math.log(4 * math.e + 2 * math.exp(2.5 + 2)) - 1  # uniform actions keep their value
+    close(gap([-7.0, 0.5])["gap"], plain)
+    close(gap([2.5, -jnp.inf])["gap"], (bounded + plain) / 2)
+    metrics = gap([2.5, -jnp.inf])
+    close(metrics["bound_rate"], 0.5)
+    assert all(bool(jnp.isfinite(v)) for v in metrics.values())
+    assert critic.requires - TD.requires == {"mc_returns"}
+    assert CQLCritic().requires == TD.requires
+
+
+def test_cql_gradients_stay_finite_where_returns_are_unknown(batch, fixed_policy):
+    critic = CQLCritic(hidden=(4,), samples=1, calibrated=True)
+    unknown = batch | {"mc_returns": jnp.full(2, -jnp.inf)}
+    state, _ = critic.update(critic.init(KEY, unknown), unknown, actor_of(fixed_policy()), KEY)
+    assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state))
+
+
+def test_cql_backs_up_the_best_of_its_samples(linear, batch, fixed_policy):
+    critic = CQLCritic(hidden=(), ensemble=1, samples=5, discount=1.0, max_target_backup=True)
+    state = critic.init(KEY, batch)
+    state = dataclasses.replace(state, target=linear(state.target, [0, 0, 0, 1, 0]))  # Q(s, a) = a_0
+    actor = actor_of(fixed_policy(action=None, log_prob=-3.0), temperature=0.5)
+    key_actions = jax.random.split(KEY)[0]
+    best = critic.draw(actor, batch["next_observations"], key_actions)[0][..., 0].max(0)
+    close(critic.target(state, batch, actor, KEY), [1 + best[0], 2.0])
+    soft = dataclasses.replace(critic, entropy=True)
+    close(soft.target(state, batch, actor, KEY), [1 + best[0] + 1.5, 2.0])
+
+
+@pytest.mark.parametrize("gap_target, direction", [(0.0, 1), (100.0, -1)])
+def test_cql_lagrange_raises_its_multiplier_while_the_gap_exceeds_its_target(
+    known, batch, fixed_policy, gap_target, direction
+):
+    critic = CQLCritic(hidden=(4,), ensemble=1, weight=2.0, samples=1, lagrange=True, gap_target=gap_target,
+                       learning_rate=0.1, discount=0.9)  # fmt: skip
+    state = known(critic, [1.0], [3.0])
+    new, metrics = critic.update(state, batch, actor_of(fixed_policy()), KEY)
+    gap = math.log(4 + 2 * math.exp(2))
+    close(metrics["loss"], (2.7**2 + 1) / 2 + 2 * math.e * (gap - gap_target))
+    close(new.multiplier.params, 1 + 0.1 * direction, rtol=1e-4)  # Adam's first step has the size of the rate
+    close(metrics["multiplier"], math.exp(1 + 0.1 * direction), rtol=1e-4)
+
+
+# --- BC -----------------------------------------------------------------------------------------------------------
+def test_no_critic_needs_only_observations_and_actions(batch):
+    critic = NoCritic()
+    assert critic.requires == {"observations", "actions"}
+    assert critic.update(critic.init(KEY, batch), batch, None, KEY) == ((), {})
+    close(critic.q((), batch["observations"], batch["actions"]), [0.0, 0.0])

@@ -1,0 +1,67 @@
+"""Every function of losses.py against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from understudy import losses
+
+close = lambda x, y: np.testing.assert_allclose(np.asarray(x), y, rtol=1e-6, atol=1e-7)
+
+
+def test_expectile_weighs_the_two_sides_by_tau_and_one_minus_tau():
+    close(losses.expectile_loss(jnp.array([2.0, -1.0, 0.0]), 0.7), [2.8, 0.3, 0.0])  # .7 * 4, .3 * 1, 0
+
+
+def test_awr_weights_are_exponential_and_clipped():
+    advantages = jnp.array([0.0, math.log(2), 10.0, 1e6])
+    close(losses.awr_weights(advantages, 1.0, 5.0), [1.0, 2.0, 5.0, 5.0])
+    close(losses.awr_weights(jnp.array([math.log(3)]), 2.0, 100.0), [9.0])
+
+
+def test_td_loss_averages_the_batch_and_sums_the_ensemble():
+    q, targets = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([0.0, 2.0])
+    close(losses.td_loss(q, targets), 7.0)  # (1 + 0) / 2 + (9 + 4) / 2
+
+
+def test_normalised_q_weight_is_a_constant_to_the_gradient():
+    close(losses.normalised_q_weight(jnp.array([1.0, -3.0])), 0.5)
+    close(losses.normalised_q_weight(jnp.zeros(2)), 1e6)
+    grad = jax.grad(lambda q: losses.normalised_q_weight(q) * q.sum())(jnp.array([1.0, -3.0]))
+    close(grad, [0.5, 0.5])
+
+
+def test_conservative_gap_is_a_log_sum_exp_above_the_data():
+    q_sampled = jnp.log(jnp.array([[[1.0], [2.0], [3.0]], [[1.0], [1.0], [2.0]]]))  # [E=2, N=3, B=1]
+    close(losses.conservative_gap(q_sampled, jnp.array([[1.0], [0.0]])), [[math.log(6) - 1], [math.log(4)]])
+    close(losses.conservative_gap(jnp.zeros((1, 2, 1)), jnp.ones((1, 1)), 2.0), [[2 * math.log(2) - 1]])
+
+
+def test_aggregate_reduces_the_first_axis():
+    q = jnp.array([[1.0, 5.0], [3.0, 2.0]])
+    close(losses.aggregate(q, "min"), [1.0, 2.0])
+    close(losses.aggregate(q, "mean"), [2.0, 3.5])
+    with pytest.raises(KeyError):
+        losses.aggregate(q, "median")
+
+
+def test_flow_matching_loss_is_a_mean_over_dimensions():
+    velocity, noise, actions = jnp.array([[1.0, 2.0]]), jnp.array([[0.5, 0.0]]), jnp.array([[1.0, 1.0]])
+    close(losses.flow_matching_loss(velocity, noise, actions), [0.625])  # ((1 - .5)^2 + (2 - 1)^2) / 2
+
+
+def test_gaussian_log_prob():
+    x, mean = jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2))
+    log_std = jnp.array([[0.0, math.log(2)]])  # both lie one deviation from the mean
+    close(losses.gaussian_log_prob(x, mean, log_std), [-1.0 - math.log(2) - math.log(2 * math.pi)])
+
+
+def test_tanh_log_det_is_exact_and_stable():
+    close(losses.tanh_log_det(jnp.array([[0.0]])), [0.0])
+    close(losses.tanh_log_det(jnp.array([[0.5 * math.log(3), 0.0]])), [math.log(0.75)])  # tanh = 1/2
+    close(losses.tanh_log_det(jnp.array([[40.0], [-40.0]])), [math.log(4) - 80] * 2)

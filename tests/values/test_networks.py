@@ -1,0 +1,66 @@
+"""features, MLP and Ensemble: order of inputs, shapes, and where the layer norm sits."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from understudy.networks import MLP, Ensemble, features
+
+close = lambda x, y: np.testing.assert_allclose(np.asarray(x), y, rtol=1e-5, atol=1e-6)
+
+
+def test_features_concatenate_trees_in_key_order_then_arrays():
+    observations = {"state": jnp.array([[1.0, 2.0]]), "goal": jnp.array([[3.0]])}
+    close(features(observations, jnp.array([[4.0]])), [[3.0, 1.0, 2.0, 4.0]])  # goal before state
+
+
+def test_mlp_has_the_widths_it_was_given_and_zero_biases():
+    params = MLP(2, (5, 6), "relu", "after").init(jax.random.key(0), jnp.ones((4, 3)))["params"]
+    shapes = jax.tree.map(jnp.shape, params)
+    assert shapes == {
+        "Dense_0": {"kernel": (3, 5), "bias": (5,)}, "LayerNorm_0": {"scale": (5,), "bias": (5,)},
+        "Dense_1": {"kernel": (5, 6), "bias": (6,)}, "LayerNorm_1": {"scale": (6,), "bias": (6,)},
+        "Dense_2": {"kernel": (6, 2), "bias": (2,)},
+    }  # fmt: skip
+    assert all(float(jnp.abs(layer["bias"]).max()) == 0 for layer in params.values())
+
+
+def test_final_scale_shrinks_only_the_output_layer():
+    x = jnp.ones((1, 64))
+    plain, small = (MLP(64, (64,), final_scale=s).init(jax.random.key(0), x)["params"] for s in (1, 0.01))
+    close(plain["Dense_0"]["kernel"], small["Dense_0"]["kernel"])
+    close(plain["Dense_1"]["kernel"], 10 * small["Dense_1"]["kernel"])  # the scale is on the variance
+    limit = np.sqrt(6 / (64 + 64))  # Glorot
+    assert 0.95 * limit < float(jnp.abs(plain["Dense_1"]["kernel"]).max()) <= limit
+
+
+def normalise(x):
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+
+
+@pytest.mark.parametrize("layer_norm", ["none", "before", "after"])
+def test_layer_norm_sits_before_or_after_the_activation(layer_norm):
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    net = MLP(2, (8,), "relu", layer_norm)
+    params = net.init(jax.random.key(0), x)
+    layers = jax.tree.map(np.asarray, params["params"])
+    h = x @ layers["Dense_0"]["kernel"]
+    h = {"none": lambda h: np.maximum(h, 0), "before": lambda h: np.maximum(normalise(h), 0),
+         "after": lambda h: normalise(np.maximum(h, 0))}[layer_norm](h)  # fmt: skip
+    close(net.apply(params, x), h @ layers["Dense_1"]["kernel"])
+
+
+def test_ensemble_is_that_many_different_mlps():
+    x, a = jnp.ones((4, 3)), jnp.ones((4, 2))
+    net = Ensemble(3, (5,), "gelu", "after")
+    params = net.init(jax.random.key(0), x, a)
+    q = net.apply(params, x, a)
+    assert q.shape == (3, 4)
+    for i in range(3):
+        one = {"params": jax.tree.map(lambda p: p[i], params["params"]["VmapMLP_0"])}  # noqa: B023
+        close(MLP(1, (5,), "gelu", "after").apply(one, x, a)[:, 0], q[i])
+    assert len(np.unique(np.asarray(q[:, 0]))) == 3
+    assert net.apply(params, jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2))).shape == (3, 7, 4)

@@ -1,0 +1,194 @@
+"""Each policy class with a network of known output."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from understudy.policies.deterministic import Deterministic
+from understudy.policies.flow import Flow
+from understudy.policies.gaussian import Gaussian
+from understudy.policies.one_step_flow import OneStepFlow
+from understudy.policies.tanh_gaussian import TanhGaussian
+
+KEY = jax.random.key(0)
+LOG_2PI = math.log(2 * math.pi)
+HALF = 0.5 * math.log(3)  # tanh(HALF) = 1/2
+close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
+
+
+def start(policy, batch_size=2):
+    """Fresh parameters and observations [B, 3]."""
+    observations = jnp.ones((batch_size, 3))
+    return policy.init(KEY, observations, jnp.zeros((batch_size, policy.action_size))), observations
+
+
+# --- Gaussian -----------------------------------------------------------------------------------------------------
+def test_gaussian_with_a_constant_deviation(constant):
+    policy = Gaussian(action_size=2, hidden=(4,), deviation="constant", std=2.0)
+    params, s = start(policy)
+    params["network"] = constant(params["network"], [HALF, 0.0])
+    close(policy.mode(params, s), [[0.5, 0.0]] * 2)
+    actions = jnp.array([[0.5, 0.0], [0.5, 1.0]])  # at the mean; half a deviation off in one dimension
+    expected = [-LOG_2PI - 2 * math.log(2), -LOG_2PI - 2 * math.log(2) - 0.125]
+    close(policy.log_prob(params, s, actions), expected)
+    close(policy.loss(params, s, actions, KEY), [-x for x in expected])
+
+
+def test_gaussian_with_a_learned_deviation_clips_it(constant):
+    policy = Gaussian(action_size=1, hidden=(4,), deviation="learned", log_std_min=-1.0, log_std_max=0.5)
+    params, s = start(policy)
+    assert params["log_std"].shape == (1,)
+    params = {"network": constant(params["network"], 0.0), "log_std": jnp.array([9.0])}
+    close(policy.moments(params, s)[1], [[0.5]] * 2)
+    close(policy.moments(params | {"log_std": jnp.array([-9.0])}, s)[1], [[-1.0]] * 2)
+
+
+def test_gaussian_with_a_state_dependent_deviation_and_free_mean(constant):
+    policy = Gaussian(action_size=2, hidden=(4,), deviation="state", tanh_mean=False)
+    params, s = start(policy)
+    params["network"] = constant(params["network"], [3.0, -0.25, 0.1, 0.2])
+    mean, log_std = policy.moments(params, s)
+    close(mean, [[3.0, -0.25]] * 2)
+    close(log_std, [[0.1, 0.2]] * 2)
+    close(policy.mode(params, s), [[1.0, -0.25]] * 2)  # actions end at 1
+
+
+def test_gaussian_samples_have_its_moments_stay_in_range_and_pass_gradients(constant):
+    policy = Gaussian(action_size=1, hidden=(4,), deviation="constant", std=0.1)
+    params, s = start(policy, 20_000)
+    params["network"] = constant(params["network"], HALF)
+    samples = policy.sample(params, s, KEY)
+    close(samples.mean(), 0.5, atol=0.003)
+    close(samples.std(), 0.1, atol=0.002)
+    assert float(jnp.abs(Gaussian(action_size=1, hidden=(4,), deviation="constant", std=9.0)
+                         .sample(params, s, KEY)).max()) == 1.0  # fmt: skip
+    grad = jax.grad(lambda p: policy.rsample(p, s, KEY).mean())(params)["network"]["params"]["Dense_1"]["bias"]
+    close(grad, [0.75], atol=1e-4)  # d tanh(b) / d b = 1 - 1/4, no sample reaches the bound at five deviations
+
+
+# --- TanhGaussian -------------------------------------------------------------------------------------------------
+def test_tanh_gaussian_log_prob(constant):
+    policy = TanhGaussian(action_size=1, hidden=(4,))
+    params, s = start(policy)
+    params["network"] = constant(params["network"], [0.0, 0.0])  # u ~ N(0, 1)
+    close(policy.mode(params, s), [[0.0]] * 2)
+    expected = [-0.5 * LOG_2PI, -0.5 * HALF**2 - 0.5 * LOG_2PI - math.log(0.75)]
+    close(policy.log_prob(params, s, jnp.array([[0.0], [0.5]])), expected)
+    close(policy.loss(params, s, jnp.array([[0.0], [0.5]]), KEY), [-x for x in expected])
+
+
+def test_tanh_gaussian_density_integrates_to_one(constant):
+    policy = TanhGaussian(action_size=1, hidden=(4,))
+    params, _ = start(policy)
+    params["network"] = constant(params["network"], [0.3, -0.5])
+    grid = (jnp.arange(20_000) + 0.5) / 10_000 - 1
+    density = jnp.exp(policy.log_prob(params, jnp.ones((20_000, 3)), grid[:, None]))
+    close(density.mean() * 2, 1.0, rtol=1e-3)
+
+
+def test_tanh_gaussian_reports_the_log_prob_of_its_own_samples(constant):
+    policy = TanhGaussian(action_size=3, hidden=(4,))
+    params, s = start(policy, 64)
+    params["network"] = constant(params["network"], [0.3, 0.0, -0.3, -1.0, -0.5, 0.0])
+    actions, log_probs = policy.sample_and_log_prob(params, s, KEY)
+    assert actions.shape == (64, 3) and log_probs.shape == (64,)
+    close(log_probs, policy.log_prob(params, s, actions), rtol=1e-3, atol=1e-3)
+    close(actions, policy.sample(params, s, KEY))
+
+
+def test_tanh_gaussian_recorded_actions_at_the_bound_are_finite(constant):
+    policy = TanhGaussian(action_size=1, hidden=(4,))
+    params, s = start(policy)
+    params["network"] = constant(params["network"], [0.0, 0.0])
+    u = 0.5 * math.log((2 - 1e-5) / 1e-5)  # atanh(1 - 1e-5)
+    expected = -0.5 * u**2 - 0.5 * LOG_2PI - math.log(1 - (1 - 1e-5) ** 2)
+    close(policy.log_prob(params, s, jnp.array([[1.0], [-1.0]])), [expected] * 2, rtol=1e-3)
+
+
+def test_tanh_gaussian_deviation_is_bounded_and_may_be_constant(constant):
+    policy = TanhGaussian(action_size=1, hidden=(4,), log_std_min=-3.0)
+    params, s = start(policy)
+    params["network"] = constant(params["network"], [0.0, -50.0])
+    close(policy.base.moments(params, s)[1], [[-3.0]] * 2)
+    policy = TanhGaussian(action_size=1, hidden=(4,), deviation="constant", std=0.5)
+    params, s = start(policy)
+    close(policy.base.moments(params, s)[1], [[math.log(0.5)]] * 2)
+
+
+# --- Deterministic ------------------------------------------------------------------------------------------------
+def test_deterministic_imitates_by_the_sum_of_squares(constant):
+    policy = Deterministic(action_size=2, hidden=(4,))
+    params, s = start(policy)
+    params = constant(params, [HALF, -HALF])
+    close(policy.mode(params, s), [[0.5, -0.5]] * 2)
+    close(policy.sample(params, s, KEY), [[0.5, -0.5]] * 2)
+    close(policy.loss(params, s, jnp.array([[0.5, 0.5], [0.0, 0.0]]), KEY), [1.0, 0.5])
+
+
+# --- Flow ---------------------------------------------------------------------------------------------------------
+def test_flow_with_a_constant_velocity_shifts_the_noise(constant):
+    policy = Flow(action_size=2, hidden=(4,), steps=10)
+    params, s = start(policy)
+    params = constant(params, [0.25, -0.5])
+    close(policy.latent(params, s, jnp.array([[0.5, 0.0], [0.9, -0.9]])), [[0.75, -0.5], [1.0, -1.0]])
+
+
+def test_flow_takes_euler_steps_at_the_left_ends(linear):
+    policy = Flow(action_size=1, hidden=(), steps=4)
+    params, s = start(policy)
+    in_time = linear(params, [0, 0, 0, 0, 0.8])  # v = 0.8 t over inputs [s s s x t]
+    close(policy.latent(in_time, s, jnp.zeros((2, 1))), [[0.3]] * 2)  # .8 (0 + 1 + 2 + 3) / 4 / 4
+    decay = linear(params, [0, 0, 0, -1, 0])  # v = -x
+    close(policy.latent(decay, s, jnp.ones((2, 1))), [[0.75**4]] * 2)
+
+
+def test_flow_matching_regresses_action_minus_noise_along_the_straight_path(constant, linear):
+    policy = Flow(action_size=1, hidden=())
+    params, s = start(policy, 40_000)
+    actions = jnp.full((40_000, 1), 0.5)
+    loss = policy.loss(constant(params, 0.2), s, actions, KEY)
+    assert loss.shape == (40_000,)
+    close(loss.mean(), 0.09 + 1.0, atol=0.03)  # E (.2 - (.5 - z))^2
+    # With x_t = (1 - t) z + t a the velocity v = x_t leaves E (x_t - (a - z))^2 = E (2 - t)^2 + .25 E (1 - t)^2.
+    close(policy.loss(linear(params, [0, 0, 0, 1, 0]), s, actions, KEY).mean(), 7 / 3 + 0.25 / 3, atol=0.06)
+
+
+# --- OneStepFlow --------------------------------------------------------------------------------------------------
+def test_one_step_flow_acts_with_the_one_step_network(constant, linear):
+    policy = OneStepFlow(action_size=1, hidden=())
+    params, s = start(policy)
+    params = {"flow": constant(params["flow"], 0.7), "one_step": linear(params["one_step"], [0, 0, 0, 2])}  # mu = 2 z
+    close(policy.latent(params, s, jnp.array([[0.25], [3.0]])), [[0.5], [1.0]])
+    close(policy.sample(params, s, KEY), policy.latent(params, s, policy.flow.noise(s, KEY)))
+    close(policy.rsample(params, s, KEY), policy.sample(params, s, KEY))
+
+
+def test_one_step_flow_distils_the_flow_without_teaching_it(constant):
+    policy = OneStepFlow(action_size=1, hidden=(), steps=2)
+    params, s = start(policy, 256)
+    params = {"flow": constant(params["flow"], 9.0), "one_step": constant(params["one_step"], 3.0)}
+    actions = jnp.zeros((256, 1))
+    matching, distillation, student = policy.distil(params, s, actions, KEY)
+    close(distillation, [4.0] * 256)  # the teacher is bounded at 1, the student's 3 is bounded only for the critic
+    close(student, [[1.0]] * 256)
+    close(policy.loss(params, s, actions, KEY), matching + distillation)
+    grads = jax.grad(lambda p: policy.distil(p, s, actions, KEY)[1].mean())(params)
+    assert all(float(jnp.abs(g).max()) == 0 for g in jax.tree.leaves(grads["flow"]))
+    close(grads["one_step"]["params"]["Dense_0"]["bias"], [4.0])  # 2 (3 - 1)
+
+
+@pytest.mark.parametrize("cls", [Gaussian, TanhGaussian, Deterministic, Flow, OneStepFlow])
+def test_policies_take_trees_of_observations_and_any_batch_shape_of_keys(cls):
+    policy = cls(action_size=2, hidden=(8,))
+    observations = {"state": jnp.ones((5, 3)), "goal": jnp.ones((5, 2))}
+    params = policy.init(KEY, observations, jnp.zeros((5, 2)))
+    sample = policy.sample(params, observations, KEY)
+    assert sample.shape == (5, 2) and float(jnp.abs(sample).max()) <= 1
+    assert policy.loss(params, observations, jnp.zeros((5, 2)), KEY).shape == (5,)
+    many = jax.vmap(lambda k: policy.sample(params, observations, k))(jax.random.split(KEY, 7))
+    assert many.shape == (7, 5, 2)

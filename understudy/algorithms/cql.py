@@ -1,0 +1,133 @@
+"""CQL. Kumar et al. 2020, "Conservative Q-Learning for Offline Reinforcement Learning", arXiv:2006.04779.
+
+SAC with a conservative critic, CQL(H), each update:
+    y        = r + gamma m min_j Qbar_j(s', a'),  a' ~ pi(.|s') or the best of N such
+    gap_i    = E [log sum_{a^} exp(Q_i(s, a^) - log mu(a^)) - Q_i(s, a)]                      (eq. 4)
+               over a^: N uniform, N ~ pi(.|s), N ~ pi(.|s'), mu the density each was drawn from (appendix F)
+    theta_i  <- descend  E (Q_i(s, a) - y)^2 + alpha gap_i
+    Lagrange: alpha becomes alpha' alpha,  log alpha' <- ascend  alpha' alpha (mean_i gap_i - gap target)
+    thetabar, phi, temperature as in SAC (algorithms/sac.py)
+Cal-QL (algorithms/cal_ql.py) is `calibrated`. Deviations, as in the authors' later code: the sum is not divided by
+its number of terms (a constant), and samples of pi(.|s') are valued at s.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from understudy.algorithm import ActorCritic
+from understudy.algorithms.sac import MaxEnt, soft_next_value
+from understudy.core import TRANSITION, Batch, Metrics, Net, descend, leaf, net, pytree, static
+from understudy.critics import QCritic, QState
+from understudy.losses import conservative_gap, td_loss
+from understudy.policies.tanh_gaussian import TanhGaussian
+
+
+@pytree
+class CQLState(QState):
+    """Q networks, their targets, and log alpha' of the Lagrange form, or ()."""
+
+    q: Net
+    target: Any
+    multiplier: Any
+
+
+def spread(observations, n: int):
+    """The same observations for n actions each: [B, ...] -> [n, B, ...]."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape)), observations)
+
+
+@pytree
+class CQLCritic(QCritic):
+    """TD learning that pushes values of sampled actions below those of recorded ones."""
+
+    needs = ("sample_and_log_prob",)
+    weight: float = leaf(5.0, "weight of the conservative gap", symbol="alpha", low=0.0)
+    temperature: float = leaf(1.0, "temperature of the log-sum-exp", low=1e-6)
+    gap_min: float = leaf(-1e9, "lower bound of a row's gap; Lagrange recipes use -200")
+    gap_max: float = leaf(1e9, "upper bound of a row's gap")
+    samples: int = static(10, "actions from each of the three proposals", symbol="N", low=1)
+    importance: bool = static(True, "divide by the density that an action was drawn from")
+    max_target_backup: bool = static(False, "back up the best of N sampled actions")
+    entropy: bool = static(False, "count the policy's entropy in backups")
+    lagrange: bool = static(False, "learn the weight's multiplier so that the gap meets gap_target")
+    gap_target: float = leaf(0.8, "gap that the Lagrange form aims at", symbol="tau")
+    calibrated: bool = static(False, "bound values of the policy's actions below by Monte-Carlo returns (Cal-QL)")
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return TRANSITION | {"mc_returns"} if self.calibrated else TRANSITION
+
+    def init(self, key, batch: Batch) -> CQLState:
+        params = self.networks.init(key, batch["observations"], batch["actions"])
+        multiplier = net(jnp.float32(1.0), self.optimiser) if self.lagrange else ()  # log alpha' = 1, as in the code
+        return CQLState(q=net(params, self.optimiser), target=jax.tree.map(jnp.copy, params), multiplier=multiplier)
+
+    def draw(self, actor, observations, key):
+        """N actions of the policy at each observation: actions [N, B, A], log_probs [N, B]."""
+        one = lambda k: actor.policy.sample_and_log_prob(actor.params, observations, k)
+        return jax.vmap(one)(jax.random.split(key, self.samples))
+
+    def target(self, state: CQLState, batch: Batch, actor, key) -> jax.Array:
+        if self.max_target_backup:
+            key_actions, key_subset = jax.random.split(key)
+            actions, log_probs = self.draw(actor, batch["next_observations"], key_actions)
+            q = self.next_q(state, spread(batch["next_observations"], self.samples), actions, key_subset)  # [N, B]
+            best = q.argmax(0)[None]
+            value = jnp.take_along_axis(q, best, 0)[0]
+            if self.entropy:
+                value -= actor.temperature * jnp.take_along_axis(log_probs, best, 0)[0]
+        else:
+            value = soft_next_value(self, state, batch, actor, key, self.entropy)
+        return batch["rewards"] + self.discount * batch["masks"] * value
+
+    def proposals(self, batch: Batch, actor, key):
+        """Actions to push down, N uniform and 2N of the policy, and their log densities: [3N, B, A], [3N, B]."""
+        key_uniform, key_here, key_next = jax.random.split(key, 3)
+        uniform = jax.random.uniform(key_uniform, (self.samples, *batch["actions"].shape), minval=-1.0, maxval=1.0)
+        here, log_here = self.draw(actor, batch["observations"], key_here)
+        following, log_following = self.draw(actor, batch["next_observations"], key_next)
+        log_uniform = jnp.full(log_here.shape, -uniform.shape[-1] * jnp.log(2.0))
+        return jnp.concatenate([uniform, here, following]), jnp.concatenate([log_uniform, log_here, log_following])
+
+    def loss(self, params, targets, actions, log_densities, weight, offset, batch: Batch):
+        everything = jnp.concatenate([actions, batch["actions"][None]])  # one call of the networks for all
+        q = self.qs(params, spread(batch["observations"], len(everything)), everything)  # [E, 3N + 1, B]
+        q_sampled, q_data = q[:, :-1], q[:, -1]
+        metrics = {"q": q_data.mean(), "target": targets.mean(), "q_sampled": q_sampled.mean()}
+        if self.calibrated:
+            uniform, policy = q_sampled[:, : self.samples], q_sampled[:, self.samples :]
+            metrics["bound_rate"] = (policy < batch["mc_returns"]).mean()
+            q_sampled = jnp.concatenate([uniform, jnp.maximum(policy, batch["mc_returns"])], 1)
+        pushed = q_sampled - log_densities if self.importance else jnp.concatenate([q_sampled, q_data[:, None]], 1)
+        gap = conservative_gap(pushed, q_data, self.temperature).clip(self.gap_min, self.gap_max).mean(-1)  # [E]
+        td = td_loss(q_data, targets)
+        return td + weight * (gap - offset).sum(), metrics | {"td": td, "gap": gap.mean()}
+
+    def update(self, state: CQLState, batch: Batch, actor, key) -> tuple[CQLState, Metrics]:
+        key_target, key_proposals = jax.random.split(key)
+        targets = self.target(state, batch, actor, key_target)
+        actions, log_densities = self.proposals(batch, actor, key_proposals)
+        weight, offset, multiplier = self.weight, 0.0, state.multiplier
+        if self.lagrange:
+            weight, offset = weight * self.price(multiplier.params), self.gap_target
+        learned, metrics = self.learn(state, actor, self.loss, targets, actions, log_densities, weight, offset, batch)
+        if self.lagrange:
+            multiplier, _ = descend(multiplier, self.optimiser, self.multiplier_loss, metrics["gap"])
+            metrics["multiplier"] = self.price(multiplier.params)
+        return CQLState(q=learned.q, target=learned.target, multiplier=multiplier), metrics
+
+    def price(self, log_multiplier):
+        """alpha', bounded as in the authors' code."""
+        return jnp.minimum(jnp.exp(log_multiplier), 1e6)
+
+    def multiplier_loss(self, log_multiplier, gap):
+        return -self.price(log_multiplier) * self.weight * (gap - self.gap_target), {}
+
+
+def cql(action_size: int) -> ActorCritic:
+    """Conservative Q-learning: SAC whose critic undervalues actions that the data lack."""
+    return ActorCritic(critic=CQLCritic(), extraction=MaxEnt(), policy=TanhGaussian(action_size=action_size))

@@ -1,0 +1,1 @@
+from understudy.data.dataset import load, Dataset

@@ -1,0 +1,85 @@
+"""Batches from one or several sources: shares, n-step returns, next actions, action chunks. None crosses a
+trajectory's end, a ring's newest transition, or a termination."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from understudy.core import Batch, leaf, pytree, static
+
+
+@pytree
+class Sampler:
+    """Draws batches, uniformly within each source.
+
+    `shares` gives every batch a fixed share of each source, e.g. (("prior", 0.5), ("replay", 0.5)), rounded to whole
+    transitions; the last source takes what rounding leaves."""
+
+    batch_size: int = static(256, "transitions in a batch", symbol="B", low=1)
+    shares: tuple[tuple[str, float], ...] = static((("prior", 1.0),), "share of each source in a batch")
+    n_step: int = static(1, "steps summed into a return before bootstrapping", symbol="n", low=1)
+    chunk: int = static(0, "actions in a chunk, 0: single actions", symbol="h", low=0)
+    next_actions: bool = static(False, "add next_actions [B, A] and next_valids [B]")
+    discount: float = leaf(0.99, "discount inside n-step and chunk returns", symbol="gamma", low=0.0, high=1.0)
+
+    def sizes(self) -> dict[str, int]:
+        """Transitions from each source in one batch; the last source takes what rounding leaves."""
+        names = [name for name, _ in self.shares]
+        sizes = [int(np.floor(self.batch_size * share + 0.5)) for _, share in self.shares[:-1]]
+        return dict(zip(names, [*sizes, self.batch_size - sum(sizes)]))
+
+    def positions(self, sizes: dict, key) -> dict[str, jax.Array]:
+        """Where one batch is drawn: source -> positions, given each source's number of transitions."""
+        keys = dict(zip((name for name, _ in self.shares), jax.random.split(key, len(self.shares))))
+        return {n: jax.random.randint(keys[n], (b,), 0, sizes[n]) for n, b in self.sizes().items() if b}
+
+    def read(self, source, positions) -> Batch:
+        """The batch at `positions` of one source; numpy from the host, jax from the device, equal values."""
+        names = [k for k in source.data if k != "ends"]
+        steps = self.chunk or self.n_step
+        batch = {k: source.take(k, positions) for k in names}
+        if steps == 1 and not self.chunk and not self.next_actions:
+            return batch
+        xp = np if isinstance(positions, np.ndarray) else jnp
+        if "rewards" in names:
+            rewards, masks = batch["rewards"], batch["masks"]
+        alive = xp.ones(positions.shape, bool)
+        last, weight = positions, xp.ones(positions.shape, np.float32)
+        actions, valids = [batch["actions"]], [alive.astype(np.float32)]
+        for _ in range(steps - 1):
+            onward, exists = source.successor(last)
+            alive = alive & exists
+            if "rewards" in names:
+                # After a termination the mask is 0, so that nothing later is summed; the trajectory may go on (play).
+                alive = alive & (masks > 0)
+                weight = xp.where(alive, weight * self.discount, weight)
+                rewards = rewards + xp.where(alive, weight * source.take("rewards", onward), 0)
+                masks = xp.where(alive, masks * source.take("masks", onward), masks)
+            last = xp.where(alive, onward, last)
+            actions.append(source.take("actions", last))
+            valids.append(alive.astype(np.float32))
+        if self.chunk:
+            batch["actions"], batch["valids"] = xp.stack(actions, 1), xp.stack(valids, 1)  # [B, h, A], [B, h]
+        if steps > 1:
+            batch["next_observations"] = source.take("next_observations", last)
+            if "rewards" in names:
+                # The bootstrap is gamma^n' away: one factor gamma is the critic's, the rest goes into the mask.
+                batch["rewards"], batch["masks"] = rewards.astype(np.float32), (masks * weight).astype(np.float32)
+        if self.next_actions:
+            onward, exists = source.successor(last)
+            batch["next_actions"] = source.take("actions", xp.where(exists, onward, last))
+            batch["next_valids"] = exists.astype(np.float32)
+        return batch
+
+    def __call__(self, sources: dict, key, given: dict | None = None) -> Batch:
+        """One batch. `given` holds parts already read on the host, by source name."""
+        given = given or {}
+        positions = self.positions({n: sources[n].size for n in sources}, key)
+        parts = [given[n] if n in given else self.read(sources[n], p) for n, p in positions.items()]
+        if len(parts) == 1:
+            return parts[0]
+        common = set(parts[0]).intersection(*parts[1:])
+        parts = [{k: part[k] for k in common} for part in parts]
+        return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)

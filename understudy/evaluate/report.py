@@ -1,0 +1,852 @@
+"""report.html: one page about a run that needs nothing but itself (and the video beside it).
+
+Charts are inline SVG drawn here, coloured by CSS variables, so that the page follows the reader's light or dark theme,
+prints, and has no script. Every text that comes from a file is escaped.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+import pathlib
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from understudy.evaluate import curves as curves_module
+from understudy.evaluate.curves import Curves, Part, Point, interval, thin
+
+MOST_POINTS = 240  # of a line in a chart
+MOST_SEEDS = 16  # drawn one by one; more would be a smear
+MOST_METRICS = 9  # small charts
+
+
+def write(run_folder) -> pathlib.Path:
+    """Write RUN/report.html from what the run folder holds, complete or not, and return its path."""
+    folder = pathlib.Path(run_folder)
+    path = folder / "report.html"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(page(folder), encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def page(run_folder) -> str:
+    """The HTML of a run folder's report."""
+    folder = pathlib.Path(run_folder)
+    curves = curves_module.read(folder)
+    title, lead = _title(curves, folder)
+    sections = [
+        _missing(curves),
+        _headline(curves),
+        _learning_curve(curves),
+        _live(curves),
+        _watch_and_go_on(curves, folder),
+        _training(curves),
+        _details(curves),
+    ]
+    body = "\n".join(s for s in sections if s)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{_esc(title)} · understudy</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<header>
+<p class="eyebrow">understudy run report <span class="pill">{_esc(_state(curves))}</span></p>
+<h1>{_esc(title)}</h1>
+<p class="lead">{lead}</p>
+</header>
+{body}
+<footer>Made by understudy {_esc(curves.manifest.get("understudy", ""))} from the files in <code>{_esc(folder)}</code>;
+every number is computed from <code>episodes.jsonl</code> and <code>metrics.jsonl</code> there.</footer>
+</main>
+</body>
+</html>
+"""
+
+
+# --- words and numbers ----------------------------------------------------------------------------------------------
+
+
+def _esc(text) -> str:
+    return html.escape(str(text))
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}%"
+
+
+def _number(value: float) -> str:
+    """Three or four digits, whatever the size."""
+    size = abs(value)
+    if not math.isfinite(value):
+        return "n/a"
+    if size >= 1e6:
+        return f"{value / 1e6:.3g}M"
+    if size >= 100:
+        return f"{value:,.0f}".replace("-", "−")
+    if size >= 10:
+        return f"{value:.1f}".replace("-", "−")
+    if size >= 0.1 or size == 0:
+        return f"{value:.2f}".replace("-", "−")
+    return f"{value:.2g}".replace("-", "−")
+
+
+def _tick(value: float) -> str:
+    """An axis label: 250, 5k, 1.5M, 1e-05."""
+    if value == 0:
+        return "0"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.6g}{letter}".replace("-", "−")
+    return f"{value:.6g}".replace("-", "−")
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 100 else f"{hours:.1f} h"
+
+
+def _show(curves: Curves) -> Callable[[float], str]:
+    """How a success or a return is written."""
+    return _percent if curves.has_success else _number
+
+
+def _range(curves: Curves, point: Point) -> str:
+    _, low, high = interval(point.values)
+    if not math.isfinite(low):
+        return "no interval: some returns are not finite"
+    if curves.has_success:
+        return f"95% interval {100 * low:.0f} to {100 * high:.0f}%"
+    return f"95% interval {_number(low)} to {_number(high)}"
+
+
+def _when(point: Point, curves: Curves) -> str:
+    if point.phase == "start":
+        return "before training"
+    part = curves.parts[point.part]
+    if part.unit == "env_steps":
+        return f"after {point.x:,} environment steps"
+    return f"after {point.x:,} {point.phase} updates"
+
+
+def _algorithm(manifest: dict) -> str:
+    return manifest.get("algorithm") or manifest.get("object") or "unknown algorithm"
+
+
+def _title(curves: Curves, folder: pathlib.Path) -> tuple[str, str]:
+    """Title (plain) and the sentence under it (HTML)."""
+    manifest = curves.manifest
+    if not manifest:
+        return f"Run {folder.name}", "What was run is not known: the manifest is missing or damaged."
+    data, env = manifest.get("dataset"), manifest.get("env")
+    title = f"{_algorithm(manifest)} on {env or (data or {}).get('name', 'unknown data')}"
+    said, ed = [], "ed" if curves.finished else ""
+    for part in curves.parts:
+        if part.unit == "env_steps":
+            verb = f"improve{ed[1:]}" if said else f"learn{ed}"
+            said.append(f"{verb} live for {part.length:,} environment steps")
+        elif "retrain" in part.phases:
+            said.append(f"retrain{ed} from scratch for {part.length:,} updates on recordings and replay")
+        else:
+            size = f"{int(data.get('transitions') or 0):,}" if data else ""
+            held = f"{size} transitions of {_esc(data.get('name'))}" if data else "recordings"
+            said.append(f"learn{ed} offline from {held} for {part.length:,} updates")
+    each = f", {len(curves.seeds)} seeds" if len(curves.seeds) > 1 else ", one seed"
+    time = f"; took {_duration(curves.seconds)}" if curves.seconds else ""
+    sentence = ("" if curves.finished else "planned: ") + ", then ".join(said) + each + time + "."
+    return title, sentence[:1].upper() + sentence[1:]
+
+
+def _state(curves: Curves) -> str:
+    if not curves.manifest:
+        return "unknown state"
+    if curves.finished:
+        return "finished"
+    if not curves.updates and not curves.env_steps:
+        return "not started"
+    return f"unfinished: {curves.updates:,} updates, {curves.env_steps:,} environment steps so far"
+
+
+# --- headline -------------------------------------------------------------------------------------------------------
+
+
+def _missing(curves: Curves) -> str:
+    if not curves.notes:
+        return ""
+    rows = "".join(f"<li>{_esc(note)}</li>" for note in curves.notes)
+    return f'<section class="notes"><h2>What is missing</h2><ul>{rows}</ul></section>'
+
+
+def _headline(curves: Curves) -> str:
+    last, before = curves.last, curves.switch
+    if last is None:
+        why = (
+            "The run names no environment, so nothing could be played: the training metrics below are all there is."
+            if curves.manifest and not curves.manifest.get("env")
+            else "No complete evaluation is recorded."
+        )
+        return f'<section class="card"><h2>Not evaluated</h2><p>{why}</p></section>'
+    what = "Success" if curves.has_success else "Return"
+    shown = [(before, "before", "at the switch, offline only" if before and before.phase == "offline" else "untrained")]
+    name = {"start": "untrained", "offline": "offline only", "retrain": "after retraining"}.get(last.phase)
+    if before is None or before is last:
+        shown = []
+    elif not curves.live:  # an untrained policy, then an offline one
+        shown = [(before, "before", "untrained" if before.phase == "start" else "offline")]
+    shown.append((last, "after", name or f"after {last.x:,} live steps"))
+    numbers = []
+    for point, style, label in shown:
+        numbers.append(
+            f'<div class="big {style}"><span class="label">{what} {_esc(label)}</span>'
+            f'<span class="value">{_show(curves)(float(point.values.mean()))}</span>'
+            f'<span class="range">{_range(curves, point)}</span></div>'
+        )
+    joined = '<span class="arrow" aria-hidden="true">→</span>'.join(numbers)
+    score = ""
+    if last.score is not None:
+        score = f" Normalised score of the benchmark {_number(float(last.score.mean()))} (0 random, 100 expert)."
+    change = ""
+    if len(shown) == 2 and curves.live:
+        difference = float(last.values.mean() - before.values.mean())
+        size = f"{abs(100 * difference):.0f} points" if curves.has_success else _number(abs(difference))
+        change = f"Since the switch: {'+' if difference >= 0 else '−'}{size}. "
+    return f"""<section class="card headline" aria-label="headline">
+<div class="numbers">{joined}</div>
+{_bars(curves, shown)}
+<p class="small">{change}{_best(curves)}{score}{_no_success(curves)}</p>
+<p class="small">{_protocol(curves)}</p>
+</section>"""
+
+
+def _no_success(curves: Curves) -> str:
+    return "" if curves.has_success else " The task defines no success; returns are undiscounted sums of reward."
+
+
+def _best(curves: Curves) -> str:
+    last, top, show = curves.last, curves.best, _show(curves)
+    mean = float(last.values.mean())
+    if top is None or len(curves.points) < 2:
+        return f"Last evaluation: {show(mean)}; it is the only one."
+    if top.values.mean() <= mean:
+        return f"Last evaluation: {show(mean)}, also the best of {len(curves.points)}."
+    return (
+        f"Last evaluation: {show(mean)}; best of {len(curves.points)}: {show(float(top.values.mean()))} "
+        f"{_when(top, curves)} (picked with hindsight, so optimistic)."
+    )
+
+
+def _protocol(curves: Curves) -> str:
+    protocol, last = curves.manifest.get("protocol") or {}, curves.last
+    seeds, episodes = last.returns.shape
+    starts = f" (evaluation seed {_esc(protocol['env_seed'])})" if "env_seed" in protocol else ""
+    played = "the same starts at every evaluation, in environments of their own, greedy actions"
+    if seeds > 1:
+        over = "bootstrap over seeds, then episodes" + ("; with so few seeds it is rather too narrow" * (seeds < 5))
+    elif curves.has_success:
+        over = "Wilson, over the episodes of this one seed: another seed may differ more"
+    else:
+        over = "bootstrap over the episodes of this one seed: another seed may differ more"
+    who = f"each of {seeds} seeds" if seeds > 1 else "the one seed"
+    return f"Protocol: {_plural(episodes, 'episode')} for {who}, {played}{starts}. Intervals: {over}."
+
+
+def _bars(curves: Curves, shown: Sequence[tuple[Point, str, str]]) -> str:
+    """A bar with a whisker (95% interval) and a dot for each seed."""
+    width, row, left, right = 420, 46, 16, 22
+    height = row * len(shown) + 26
+    low, high = 0.0, 1.0
+    if not curves.has_success:
+        low, high = _span([v for p, _, _ in shown for v in (*p.values.mean(1), *interval(p.values))] + [0.0])
+    place = lambda v: left + (width - left - right) * (min(max(v, low), high) - low) / (high - low)
+    out = []
+    for tick in _ticks(low, high, 5):
+        label = _percent(tick) if curves.has_success else _tick(tick)
+        out.append(_line(place(tick), 4, place(tick), height - 20, "grid"))
+        out.append(f'<text x="{place(tick):.1f}" y="{height - 5}" class="tick mid">{label}</text>')
+    for i, (point, style, label) in enumerate(shown):
+        y = 8 + i * row
+        mean, lo, hi = interval(point.values)
+        base, end = place(0.0), place(mean)
+        out.append(f'<rect x="{min(base, end):.1f}" y="{y}" width="{abs(end - base):.1f}" height="24" rx="3" '
+                   f'class="bar {style}"><title>{_esc(label)}: {_show(curves)(mean)}</title></rect>')  # fmt: skip
+        if math.isfinite(lo):
+            out.append(_line(place(lo), y + 12, place(hi), y + 12, "whisker"))
+            out += [_line(place(v), y + 6, place(v), y + 18, "whisker") for v in (lo, hi)]
+        if len(point.values) > 1:
+            for seed, value in zip(curves.seeds, point.values.mean(1)):
+                out.append(_dot(place(value), y + 32, 3.5, f"seed {style}",
+                                f"seed {seed}, {label}: {_show(curves)(value)}"))  # fmt: skip
+    note = "bar: mean · whisker: 95% interval" + (" · dots: seeds" if len(shown[0][0].values) > 1 else "")
+    return f'<figure class="bars">{_svg(width, height, out, "bars")}<figcaption>{note}</figcaption></figure>'
+
+
+# --- charts ---------------------------------------------------------------------------------------------------------
+
+
+def _svg(width: float, height: float, items: Iterable[str], label: str) -> str:
+    return (f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{_esc(label)}" '
+            f'xmlns="http://www.w3.org/2000/svg">{"".join(items)}</svg>')  # fmt: skip
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{style}"/>'
+
+
+def _dot(x: float, y: float, radius: float, style: str, title: str) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" class="{style}"><title>{_esc(title)}</title></circle>'
+
+
+def _span(values: Iterable[float]) -> tuple[float, float]:
+    """A range that holds the finite values, never empty."""
+    values = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
+    low, high = min(values), max(values)
+    if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
+        room = 0.5 * max(abs(high), 1e-3)
+        return low - room, high + room
+    return low, high
+
+
+def _ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers within [low, high], as many as there can be up to `most`."""
+    if not high > low:
+        return [low]
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    for step in (m * power for m in (1, 2, 2.5, 5, 10, 20, 25, 50, 100)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first < most:
+            break
+    return [round(k * step, 12) + 0.0 for k in range(first, last + 1)]
+
+
+class Plot:
+    """A chart whose x axis is the run: one stretch for each `Part`, side by side.
+
+    Args:
+      parts: of the run.
+      width, height: of the drawing, in SVG units.
+      low, high: of the y axis.
+      label: one y tick as text.
+      margins: left, right, top, bottom.
+    """
+
+    def __init__(self, parts: Sequence[Part], width, height, low, high, label, margins, ticks: int = 6):
+        self.parts, self.low, self.high = parts, low, high
+        self.width, self.height = width, height
+        self.left, right, self.top, bottom = margins
+        self.right, self.bottom = width - right, height - bottom
+        weights = [1.4 if p.unit == "env_steps" else 1.0 for p in parts]
+        share = (self.right - self.left) / sum(weights)
+        edges = np.cumsum([0.0, *weights]) * share + self.left
+        self.edges = [(float(a), float(b)) for a, b in zip(edges, edges[1:])]
+        self.items: list[str] = []
+        for value in _ticks(low, high, ticks):
+            y = self.y(value)
+            self.items.append(_line(self.left, y, self.right, y, "grid"))
+            self.items.append(f'<text x="{self.left - 7}" y="{y + 4:.1f}" class="tick end">{label(value)}</text>')
+
+    def x(self, part: int, value: float) -> float:
+        a, b = self.edges[part]
+        return a + (b - a) * min(value / max(self.parts[part].length, 1), 1.0)
+
+    def y(self, value: float) -> float:
+        value = min(max(value, self.low), self.high)
+        return self.bottom - (self.bottom - self.top) * (value - self.low) / (self.high - self.low)
+
+    def axis(self, captions: bool) -> None:
+        """Ticks under each part, the switch, and (in a large chart) phase names above and units below."""
+        for i, (part, (a, b)) in enumerate(zip(self.parts, self.edges)):
+            ticks = _ticks(0, part.length, max(3, int((b - a) / 75))) if captions else [0, part.length][i > 0 :]
+            for tick in ticks:
+                x = self.x(i, tick)
+                at_end = tick == part.length and (i < len(self.parts) - 1 or not captions)
+                anchor, dx = ("end", -4) if at_end else ("start", 4) if tick == 0 and i else ("mid", 0)
+                self.items.append(_line(x, self.bottom, x, self.bottom + 4, "frame"))
+                self.items.append(f'<text x="{x + dx:.1f}" y="{self.bottom + 17}" class="tick {anchor}">'
+                                  f"{_tick(tick)}</text>")  # fmt: skip
+            if captions:
+                unit = "environment steps (each seed)" if part.unit == "env_steps" else f"{part.phases[0]} updates"
+                self.items.append(f'<text x="{(a + b) / 2:.1f}" y="{self.bottom + 36}" class="caption mid">'
+                                  f"{_esc(unit)}</text>")  # fmt: skip
+                start = 0
+                for name, bound in zip(part.phases, part.bounds):
+                    p, q = self.x(i, start), self.x(i, bound)
+                    style = _style(self.parts, i)
+                    self.items.append(f'<rect x="{p:.1f}" y="{self.top - 8}" width="{max(q - p, 1):.1f}" height="4" '
+                                      f'class="bar {style}"><title>{_esc(name)}</title></rect>')  # fmt: skip
+                    if q - p > 8 * len(name) + 60:
+                        self.items.append(f'<text x="{(p + q) / 2:.1f}" y="{self.top - 15}" class="phase mid">'
+                                          f"{_esc(name)}</text>")  # fmt: skip
+                    if bound != part.length:
+                        self.items.append(_line(q, self.top, q, self.bottom, "phase-end"))
+                    start = bound
+            if i:
+                self.items.append(_line(a, self.top - (14 if captions else 0), a, self.bottom, "switch"))
+                if captions:
+                    word = "switch" if part.unit == "env_steps" else "end of live phase"
+                    self.items.append(f'<text x="{a:.1f}" y="{self.top - 18}" class="switch-label mid">{word}</text>')
+        self.items.append(_line(self.left, self.bottom, self.right, self.bottom, "frame"))
+
+    def path(self, places: Iterable[tuple[int, float, float]], style: str) -> None:
+        """A line through (part, x, y) places; it is broken where y is not finite."""
+        run: list[str] = []
+        for part, x, y in [*places, (0, 0.0, math.nan)]:
+            if math.isfinite(y):
+                run.append(f"{self.x(part, x):.1f},{self.y(y):.1f}")
+                continue
+            if len(run) > 1:
+                self.items.append(f'<polyline points="{" ".join(run)}" class="{style}"/>')
+            run = []
+
+    def band(self, places: Sequence[tuple[int, float, float, float]], style: str) -> None:
+        """The area between (part, x, low, high)."""
+        places = [p for p in places if math.isfinite(p[2])]
+        if len(places) > 1:
+            upper = [f"{self.x(p, x):.1f},{self.y(high):.1f}" for p, x, _, high in places]
+            lower = [f"{self.x(p, x):.1f},{self.y(low):.1f}" for p, x, low, _ in reversed(places)]
+            self.items.append(f'<polygon points="{" ".join(upper + lower)}" class="{style}"/>')
+
+    def svg(self, label: str) -> str:
+        return _svg(self.width, self.height, self.items, label)
+
+
+def _stretches(curves: Curves) -> list[tuple[str, list[Point], list[tuple[int, float]]]]:
+    """The evaluations of each part with their places: (style, points, [(part, x)]).
+
+    The live part begins at the evaluation of the switch; a part that starts from fresh parameters does not."""
+    found = []
+    for i, part in enumerate(curves.parts):
+        points = thin([p for p in curves.points if p.part == i], MOST_POINTS)
+        places = [(i, float(p.x)) for p in points]
+        if part.unit == "env_steps" and i and found and found[-1][1]:
+            points, places = [found[-1][1][-1], *points], [(i, 0.0), *places]
+        found.append((_style(curves.parts, i), points, places))
+    return found
+
+
+def _style(parts: Sequence[Part], i: int) -> str:
+    """Grey for what comes before live learning, the accent for all else."""
+    return "before" if any(p.unit == "env_steps" for p in parts[i:]) and parts[i].unit == "updates" else "after"
+
+
+def _learning_curve(curves: Curves) -> str:
+    if not curves.points or not curves.parts:
+        return ""
+    show, what = _show(curves), "Success" if curves.has_success else "Return"
+    stretches = _stretches(curves)
+    many = len(curves.seeds) > 1
+    low, high = 0.0, 1.0
+    if not curves.has_success:
+        means = [v for p in curves.points for v in p.values.mean(1)]
+        low, high = _span(means + [v for _, points, _ in stretches for p in points for v in interval(p.values)])
+        low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
+    label = _percent if curves.has_success else _tick
+    plot = Plot(curves.parts, 1040, 400, low, high, label, (64, 66, 44, 48))
+    plot.axis(captions=True)
+    top = curves.best
+    level = curves.switch if curves.live else None
+    if level is not None and curves.live:
+        first = curves.live[0].part
+        y = plot.y(float(level.values.mean()))
+        plot.items.append(_line(plot.edges[first][0], y, plot.edges[first][1], y, "level"))
+    for style, points, places in stretches:
+        bands = [(*place, *interval(p.values)[1:]) for p, place in zip(points, places)]
+        plot.band(bands, f"band {style}")
+        if many:
+            for k in range(min(len(curves.seeds), MOST_SEEDS)):
+                plot.path([(*place, float(p.values[k].mean())) for p, place in zip(points, places)], f"thin {style}")
+    for style, points, places in stretches:
+        plot.path([(*place, float(p.values.mean())) for p, place in zip(points, places)], f"mean {style}")
+        for point, (part, x) in zip(points, places):
+            if part != point.part:
+                continue  # the switch is drawn once, with the part it ends
+            mean = float(point.values.mean())
+            seeds = ", ".join(f"seed {s}: {show(v)}" for s, v in zip(curves.seeds, point.values.mean(1)))
+            title = f"{show(mean)}, {_range(curves, point)}, {_when(point, curves)} ({seeds})"
+            plot.items.append(_dot(plot.x(part, x), plot.y(mean), 3.6, f"mark {style}", title))
+    last = curves.last
+    x, y = plot.x(last.part, last.x), plot.y(float(last.values.mean()))
+    plot.items.append(f'<text x="{x + 9:.1f}" y="{y + 5:.1f}" class="direct">'
+                      f"{show(float(last.values.mean()))}</text>")  # fmt: skip
+    if top is not None and top is not last and top.values.mean() > last.values.mean():
+        x, y = plot.x(top.part, top.x), plot.y(float(top.values.mean()))
+        plot.items.append(_dot(x, y, 7, "best", f"best: {show(float(top.values.mean()))}, {_when(top, curves)}"))
+        plot.items.append(f'<text x="{x:.1f}" y="{y + (24 if y < plot.top + 24 else -13):.1f}" class="direct mid">'
+                          f"best {show(float(top.values.mean()))}</text>")  # fmt: skip
+    drawn = ["thick line: mean of the seeds" if many else "line: the one seed", "dots: evaluations"]
+    if many:
+        cut = f" (the first {MOST_SEEDS})" if len(curves.seeds) > MOST_SEEDS else ""
+        drawn.insert(1, f"thin lines: each seed{cut}")
+    drawn.append("shaded: 95% interval")
+    if level is not None:
+        drawn.append("dashed: level at the switch")
+    chart = plot.svg(f"{what} over the run")
+    return f"""<section><h2>{what} while learning</h2>
+<figure class="wide">{chart}<figcaption>{" · ".join(drawn)}</figcaption></figure></section>"""
+
+
+def _live(curves: Curves) -> str:
+    found = curves_module.online(curves)
+    if found is None:
+        return ""
+    points = lambda v: f"{100 * v:.0f} points" if curves.has_success else _number(v)
+    name = "success" if curves.has_success else "return"
+    dip = f"−{points(found['dip'])}" if found["dip"] > 0 else "none"
+    at = f"{found['dip_at']:,} steps after the switch" if found["dip"] > 0 else "never below the level at the switch"
+    back = {None: "not yet", 0: "at once"}.get(found["recovered"], f"{found['recovered'] or 0:,} steps")
+    tiles = [
+        ("Deepest dip", dip, at),
+        ("Recovered after", back, "first evaluation back at the level of the switch"),
+        (f"Mean {name} while live", _show(curves)(found["area"]), "area under the curve after the switch ÷ its steps"),
+    ]
+    if found["q_before"] is not None and found["q_after"] is not None:
+        tiles.append(("Q scale", f"{_number(found['q_before'])} → {_number(found['q_after'])}",
+                      "critic's mean value of its batches, end of offline and of live"))  # fmt: skip
+    cells = "".join(
+        f'<div class="tile"><span class="label">{_esc(label)}</span><span class="figure">{_esc(value)}</span>'
+        f'<span class="range">{_esc(about)}</span></div>'
+        for label, value, about in tiles
+    )
+    return f'<section><h2>After the switch</h2><div class="tiles">{cells}</div></section>'
+
+
+# --- training metrics -----------------------------------------------------------------------------------------------
+
+
+def _chosen(names: Iterable[str]) -> list[str]:
+    """The metrics worth a small chart: losses and values first, then the rest in order."""
+    first = ("critic/loss", "actor/loss", "critic/q", "critic/target", "v/loss", "critic/v/loss", "actor/imitation")
+    names = list(names)
+    order = [n for n in first if n in names]
+    order += [n for n in names if n.endswith("/loss") and n not in order]
+    order += [n for n in names if n.endswith("/q") and n not in order]
+    return order + [n for n in names if n not in order]
+
+
+def _training(curves: Curves) -> str:
+    metrics = curves.metrics
+    if not metrics.phases or not curves.parts:
+        return ""
+    names = _chosen(n for n, v in metrics.values.items() if not np.isnan(v).all())
+    panels = [(n, metrics.values[n]) for n in names[: MOST_METRICS - 2]]
+    for name, values in list(metrics.episodes.items())[-1:]:  # success where there is one, else the return
+        panels.append((f"{name} of training episodes, running mean", _running(values)[:, None]))
+    speed = curves_module.rates(metrics)
+    if np.isfinite(speed).any():
+        panels.append(("updates per second", speed[:, None]))
+    if not panels:
+        return ""
+    counters = zip(metrics.phases, metrics.updates.tolist(), metrics.env_steps.tolist())
+    places = [curves.locate(*c) for c in counters]
+    charts = "".join(_panel(curves, name, places, values) for name, values in panels)
+    left_out = len(names) - len(names[: MOST_METRICS - 2])
+    more = f"{_plural(left_out, 'more metric')} in metrics.jsonl." if left_out > 0 else ""
+    seeds = "thin lines: each seed; " if len(curves.seeds) > 1 else ""
+    return f"""<section><h2>Training metrics</h2><div class="panels">{charts}</div>
+<p class="small">Means over about a second each, along the same axis as above; {seeds}{_rates_note(curves, speed)}.
+{more}</p></section>"""
+
+
+def _running(values: np.ndarray, width: int = 25) -> np.ndarray:
+    """Mean of the last `width` finite values at each place; NaN before the first."""
+    finite = np.isfinite(values)
+    total, count = (np.concatenate([np.zeros(1), np.cumsum(v)]) for v in (np.where(finite, values, 0.0), finite))
+    place = np.searchsorted(count, np.maximum(count - width, 0))  # where the window begins
+    with np.errstate(invalid="ignore"):
+        return ((total - total[place]) / (count - count[place]))[1:]
+
+
+def _rates_note(curves: Curves, speed: np.ndarray) -> str:
+    """Median updates per second of each phase."""
+    said = []
+    for name in dict.fromkeys(curves.metrics.phases):
+        of = speed[[p == name for p in curves.metrics.phases]]
+        of = of[np.isfinite(of) & (of > 0)]
+        if len(of):
+            said.append(f"{_esc(name)} {np.median(of):,.0f}")
+    return "median updates per second of all seeds together: " + ", ".join(said) if said else "no speed recorded"
+
+
+def _panel(curves: Curves, name: str, places: list[tuple[int, int]], values: np.ndarray) -> str:
+    finite = values[np.isfinite(values)]
+    shown = np.quantile(finite, [0.005, 0.995]) if len(finite) > 200 else finite  # a first spike would flatten the rest
+    low, high = _span(shown.tolist())
+    room = 0.06 * (high - low)
+    plot = Plot(curves.parts, 330, 170, low - room, high + room, _tick, (52, 12, 10, 26), ticks=4)
+    plot.axis(captions=False)
+    rows = thin(range(len(places)), MOST_POINTS)
+    with np.errstate(invalid="ignore"):
+        mean = np.array([np.nanmean(v) if np.isfinite(v).any() else np.nan for v in values])
+    for i in range(len(curves.parts)):
+        style = _style(curves.parts, i)
+        mine = [t for t in rows if places[t][0] == i]
+        if values.shape[1] > 1:
+            for k in range(min(values.shape[1], MOST_SEEDS)):
+                plot.path([(*places[t], float(values[t, k])) for t in mine], f"thin {style}")
+        plot.path([(*places[t], float(mean[t])) for t in mine], f"mean small-mean {style}")
+    last = mean[np.isfinite(mean)][-1:]
+    now = f"<b>{_number(float(last[0]))}</b>" if len(last) else ""
+    return f'<figure class="panel"><figcaption><span>{_esc(name)}</span>{now}</figcaption>{plot.svg(name)}</figure>'
+
+
+# --- what to do next ------------------------------------------------------------------------------------------------
+
+
+def _watch_and_go_on(curves: Curves, folder: pathlib.Path) -> str:
+    film = folder / "video.mp4"
+    video = ""
+    if film.is_file():
+        video = ('<section><h2>The final policy</h2><video controls muted loop playsinline preload="metadata" '
+                 'src="video.mp4">video.mp4</video></section>')  # fmt: skip
+    rows = "".join(
+        f"<dt>{_esc(what)}</dt><dd><pre>{_esc(command)}</pre></dd>" for what, command in _commands(curves, folder)
+    )
+    go_on = f"<section><h2>How to go on</h2><dl>{rows}</dl></section>"
+    return f'<div class="{"two" if video else "one"}">{video}{go_on}</div>'
+
+
+def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
+    """(What for, the exact command)."""
+    manifest, run = curves.manifest, str(folder)
+    shell = _shell
+    if not manifest:
+        return [("Start a run anew", "understudy train ALGORITHM DATASET --env ID")]
+    found = []
+    env, data = manifest.get("env"), manifest.get("dataset")
+    live = sum(int(p.get("env_steps") or 0) for p in manifest.get("phases", ()) if p.get("name") == "online")
+    if not curves.finished:
+        found.append(("Finish this run", shell("understudy", "resume", run)))
+    if env and curves.finished:
+        film = folder / "video.mp4"
+        found.append(("Play fresh episodes and film some", shell("understudy", "evaluate", run, "--episodes", 200,
+                                                                 "--video", film)))  # fmt: skip
+        if (manifest.get("phases") or [{}])[-1].get("name") != "retrain":
+            total = 2 * live or 20_000
+            what = f"Learn on, to {total:,} live steps in all" if live else f"Improve it live, {total:,} steps"
+            found.append((what, shell("understudy", "resume", run, "--online", total)))
+    if manifest.get("algorithm"):
+        source = data and (data.get("given") or data.get("source") or data.get("name"))
+        words = ["understudy", "train", manifest["algorithm"], *([source] if source else [])]
+        for flag, value in (("--env", env), ("--preset", manifest.get("preset"))):
+            words += [flag, value] if value else []
+        for name, unit in (("offline", "updates"), ("online", "env_steps")):
+            length = sum(int(p.get(unit) or 0) for p in manifest.get("phases", ()) if p.get("name") == name)
+            words += [f"--{name}", length] if length else []
+        words += ["--seeds", 3, "--seed", max([-1, *(s for s in curves.seeds if isinstance(s, int))]) + 1]
+        for key, value in (manifest.get("overrides") or {}).items():
+            words += [f"--{key}", *(value if isinstance(value, list) else [value])]
+        found.append(("The same with three other seeds", shell(*words)))
+    if (folder / "tensorboard").is_dir():
+        found.append(("Look at the metrics in TensorBoard", shell("tensorboard", "--logdir", folder / "tensorboard")))
+    lines = ["import understudy"]
+    if curves.finished:
+        lines.append(f"run = understudy.load({run!r})")
+        lines.append("actions = run.policy(observations)  # [B, ...] -> [B, A] in [-1, 1]")
+    else:
+        lines.append(f"run = understudy.resume({run!r})")
+    if env and curves.finished:
+        lines.append("run.evaluate(episodes=200)")
+    found.append(("In Python", "\n".join(lines)))
+    return found
+
+
+def _shell(*words) -> str:
+    """A command to paste; a long one goes on over lines, broken before its options."""
+    groups: list[list[str]] = [[]]
+    for word in map(str, words):
+        if word.startswith("--"):
+            groups.append([])
+        groups[-1].append(word)
+    lines = [""]
+    for text in (shlex.join(g) for g in groups):
+        if lines[-1] and len(lines[-1]) + len(text) > 64:
+            lines.append(f"    {text}")
+        else:
+            lines[-1] = f"{lines[-1]} {text}".strip() if len(lines) == 1 else f"{lines[-1]} {text}"
+    return " \\\n".join(lines)
+
+
+# --- details --------------------------------------------------------------------------------------------------------
+
+
+def _details(curves: Curves) -> str:
+    manifest = curves.manifest
+    if not manifest:
+        return ""
+    changed = manifest.get("overrides") or {}
+    settings = [(name, value, name in changed) for name, value in sorted((manifest.get("settings") or {}).items())]
+    planned = {k: v for k, v in (manifest.get("plan") or {}).items() if k != "evaluate"}
+    blocks = [
+        _block("Settings", _table((n, _value(v) + (" ●" if own else "")) for n, v, own in settings),
+               "settings", "● given by the user" if changed else ""),
+        _block("Run", _table((k, _value(v)) for k, v in planned.items()), "settings"),
+        _block("Data", _table(_data(manifest)), ""),
+        _block("Phases", _phases(manifest), ""),
+        _block("Resumes", _resumes(manifest), ""),
+        _block("Versions", _table(_versions(manifest)), ""),
+    ]  # fmt: skip
+    return f'<section class="details"><h2>Details</h2>{"".join(blocks)}</section>'
+
+
+def _block(title: str, content: str, style: str, note: str = "") -> str:
+    small = f' <span class="small">{_esc(note)}</span>' if note else ""
+    return f'<div class="block {style}"><h3>{_esc(title)}{small}</h3>{content}</div>' if content else ""
+
+
+def _value(value) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(_value(v) for v in value) or "none"
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(rows: Iterable[tuple[str, object]]) -> str:
+    body = "".join(f"<tr><th>{_esc(name)}</th><td>{_esc(value)}</td></tr>" for name, value in rows)
+    return f"<table>{body}</table>" if body else ""
+
+
+def _data(manifest: dict) -> list[tuple[str, object]]:
+    data = manifest.get("dataset")
+    rows: list[tuple[str, object]] = []
+    if data:
+        size = f"{data.get('transitions', 0):,} transitions, {data.get('episodes', 0):,} episodes"
+        rows += [("data set", data.get("name")), ("source", data.get("source")), ("size", size)]
+        rows += [("SHA-256", data.get("sha256"))] + [("note", n) for n in data.get("notes") or ()]
+    else:
+        rows.append(("data set", "none: learned live only"))
+    rows.append(("environment", manifest.get("env") or "none"))
+    rows.append(("seeds", _value(manifest.get("seeds") or [])))
+    return rows
+
+
+def _phases(manifest: dict) -> str:
+    rows = "".join(
+        "<tr><td>{}</td><td>{:,}</td><td>{:,}</td><td>{}</td><td>{}</td></tr>".format(
+            _esc(p.get("name")), int(p.get("updates") or 0), int(p.get("env_steps") or 0), _esc(_value(p.get("utd"))),
+            _esc(_value(p.get("offline_share"))))
+        for p in manifest.get("phases") or ()
+    )  # fmt: skip
+    return _grid(("phase", "updates", "environment steps", "updates per step", "data share"), rows)
+
+
+def _resumes(manifest: dict) -> str:
+    rows = "".join(
+        "<tr><td>{}</td><td>{:,}</td><td>{:,}</td><td>{}</td></tr>".format(
+            _esc(r.get("at")), int(r.get("updates") or 0), int(r.get("env_steps") or 0),
+            _esc(json.dumps(r.get("changed")) if r.get("changed") else "nothing"))
+        for r in manifest.get("resumes") or ()
+    )  # fmt: skip
+    return _grid(("when", "at updates", "at environment steps", "changed"), rows)
+
+
+def _grid(names: Iterable[str], rows: str) -> str:
+    head = "".join(f"<th>{name}</th>" for name in names)
+    return f'<table class="grid"><tr>{head}</tr>{rows}</table>' if rows else ""
+
+
+def _versions(manifest: dict) -> list[tuple[str, object]]:
+    versions = {"understudy": manifest.get("understudy")} | (manifest.get("versions") or {})
+    rows: list[tuple[str, object]] = [(k, v) for k, v in versions.items() if v]
+    rows += [(k, manifest[k]) for k in ("platform", "created") if manifest.get(k)]
+    if manifest.get("command"):
+        rows.append(("command", shlex.join(str(w) for w in manifest["command"])))
+    return rows
+
+
+STYLE = """
+:root{color-scheme:light dark;--bg:#fff;--panel:#f5f6f8;--ink:#161b22;--muted:#5a6473;--line:#dde1e7;--grid:#e9ecf0;
+--before:#7c8798;--after:#0b67c2;--warn:#9a5b00;--warn-bg:#fff6e5}
+@media (prefers-color-scheme:dark){:root{--bg:#0f1319;--panel:#181e26;--ink:#e7ebf1;--muted:#9da8b7;--line:#2d3641;
+--grid:#222a34;--before:#98a4b5;--after:#62a9ff;--warn:#f0b860;--warn-bg:#2a2111}}
+@media print{:root{color-scheme:light;--bg:#fff;--panel:#fff;--ink:#000;--muted:#444;--line:#bbb;--grid:#e4e4e4;
+--before:#6c7686;--after:#0b57a8;--warn:#7a4800;--warn-bg:#fff}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
+"Helvetica Neue",Arial,sans-serif;-webkit-text-size-adjust:100%}
+main{max-width:1080px;margin:0 auto;padding:28px 20px 40px}
+h1{font-size:27px;line-height:1.2;margin:4px 0 6px;letter-spacing:-.01em;overflow-wrap:anywhere}
+h2{font-size:17px;margin:0 0 10px}h3{font-size:14px;margin:0 0 6px}
+section{margin:26px 0 0}p{margin:0}
+.eyebrow{color:var(--muted);font-size:13px}.pill{border:1px solid var(--line);border-radius:99px;padding:1px 9px;
+margin-left:6px;font-size:12px}
+.lead{color:var(--muted);max-width:80ch;overflow-wrap:anywhere}
+.card{background:var(--panel);border:1px solid var(--line);border-radius:10px;padding:20px 22px}
+.headline{display:grid;grid-template-columns:auto minmax(260px,1fr);gap:8px 36px;align-items:center}
+.headline p{grid-column:1/-1}.bars{max-width:500px}
+.numbers{display:flex;align-items:center;gap:22px;flex-wrap:wrap}
+.big,.tile{display:flex;flex-direction:column}
+.label{font-size:13px;color:var(--muted)}.range{font-size:12.5px;color:var(--muted)}
+.value{font-size:54px;line-height:1.08;font-weight:680;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
+.big.before .value{color:var(--before)}.big.after .value{color:var(--after)}
+.arrow{font-size:30px;color:var(--muted)}
+.small{font-size:13px;color:var(--muted);font-weight:400}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:12px}
+.tile{background:var(--panel);border:1px solid var(--line);border-radius:8px;padding:12px 14px}
+.figure{font-size:23px;font-weight:640;line-height:1.35;font-variant-numeric:tabular-nums}
+.panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(290px,1fr));gap:14px 18px;margin-bottom:6px}
+figure{margin:0}figcaption{font-size:12.5px;color:var(--muted)}
+.panel figcaption{display:flex;justify-content:space-between;gap:8px;color:var(--ink);font-size:13px;
+overflow-wrap:anywhere}
+.panel figcaption b{font-weight:600;font-variant-numeric:tabular-nums}
+.wide{overflow-x:auto}.wide svg{min-width:620px}
+svg{display:block;width:100%;height:auto;font-family:inherit}
+svg text{fill:var(--muted);font-size:12px;font-variant-numeric:tabular-nums}
+.mid{text-anchor:middle}.end{text-anchor:end}.start{text-anchor:start}
+svg .caption{font-size:12.5px}svg .phase{font-size:12.5px;fill:var(--ink)}
+svg .switch-label{font-size:12.5px;font-weight:650;fill:var(--ink)}
+svg .direct{font-size:14px;font-weight:650;fill:var(--ink);paint-order:stroke;stroke:var(--bg);stroke-width:4px;
+stroke-linejoin:round}
+.grid{stroke:var(--grid)}.frame{stroke:var(--line)}.switch{stroke:var(--ink);stroke-width:1.4}
+.phase-end{stroke:var(--muted);stroke-dasharray:2 4}.level{stroke:var(--before);stroke-dasharray:6 5}
+.whisker{stroke:var(--ink);stroke-width:1.6}
+.bar.before{fill:var(--before);fill-opacity:.75}.bar.after{fill:var(--after);fill-opacity:.85}
+.seed.before{fill:var(--before)}.seed.after{fill:var(--after)}
+polyline{fill:none;stroke-linejoin:round;stroke-linecap:round}
+.mean{stroke-width:2.8}.small-mean{stroke-width:1.7}.thin{stroke-width:1.1;stroke-opacity:.45}
+polyline.before{stroke:var(--before)}polyline.after{stroke:var(--after)}
+.band{fill-opacity:.14}.band.before{fill:var(--before)}.band.after{fill:var(--after)}
+.mark.before{fill:var(--before)}.mark.after{fill:var(--after)}
+.best{fill:none;stroke:var(--ink);stroke-width:1.4}
+.notes{background:var(--warn-bg);border:1px solid var(--warn);border-radius:8px;padding:12px 18px}
+.notes h2{font-size:15px;margin:0;color:var(--warn)}.notes ul{margin:4px 0 0;padding-left:18px}
+.two{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1.25fr);gap:28px}
+video{width:100%;border-radius:8px;background:#000;display:block}
+dl{margin:0}dt{font-size:13px;color:var(--muted);margin-top:8px}dt:first-child{margin-top:0}dd{margin:2px 0 0}
+pre,code{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
+pre{margin:0;background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:7px 10px;
+white-space:pre-wrap;overflow-wrap:anywhere}
+code{overflow-wrap:anywhere}
+.block{margin:0 0 18px;overflow-x:auto}
+table{border-collapse:collapse;font-size:13px;width:100%}
+th{text-align:left;font-weight:400;color:var(--muted);padding:2px 12px 2px 0;vertical-align:top;white-space:nowrap}
+td{padding:2px 0;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
+table:not(.grid) th{width:1%}
+.grid th,.grid td{padding:3px 14px 3px 0;border-bottom:1px solid var(--line);width:auto}
+.settings table,.settings tbody{display:block}
+.settings tbody{columns:3 250px;column-gap:28px}
+.settings tr{display:flex;justify-content:space-between;gap:10px;break-inside:avoid;
+border-bottom:1px solid var(--grid)}
+.settings th{width:auto!important;white-space:normal;overflow-wrap:anywhere}.settings td{text-align:right}
+footer{margin-top:28px;padding-top:12px;border-top:1px solid var(--line);font-size:12.5px;color:var(--muted)}
+@media (max-width:760px){.headline,.two{grid-template-columns:minmax(0,1fr)}.value{font-size:42px}
+h1{font-size:22px}.arrow{display:none}}
+@media print{main{max-width:none;padding:0}section,.tile,.panel,.block,tr{break-inside:avoid}.details{break-inside:auto}
+video{display:none}.headline{grid-template-columns:auto 1fr}
+*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+"""

@@ -1,0 +1,86 @@
+"""Named settings per published table, every number with its source. No heavy imports: presets are data.
+
+A preset may rest on another (`base`). Its fields are applied in this order: the base's "*" group, the base's group of
+the algorithm, then its own two. A field of a "*" group is skipped by an algorithm that lacks it; in an algorithm's own
+group an unknown field is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from understudy.errors import SettingsError
+
+if TYPE_CHECKING:
+    from understudy.algorithm import Algorithm
+
+# Numbers of a run rather than of an algorithm, which `train` takes where its argument is None.
+RUN_KEYS = ("batch_size", "utd", "offline_share", "warmup", "reward_scale", "reward_bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Settings under one name.
+
+    Attributes:
+      name: what --preset takes.
+      summary: one line.
+      source: where the numbers are from.
+      settings: {algorithm or "*": {dotted name: value}}.
+      run: {algorithm or "*": {run key: value}}, see RUN_KEYS; rewards become reward_scale * r + reward_bias.
+      base: name of the preset that this one rests on, or "".
+    """
+
+    name: str
+    summary: str
+    source: str
+    settings: Mapping[str, Mapping[str, Any]]
+    run: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    base: str = ""
+
+    def _chain(self) -> list[Preset]:
+        return [*(get(self.base)._chain() if self.base else ()), self]
+
+    def apply(self, name: str, algorithm: Algorithm) -> Algorithm:
+        """The algorithm registered as `name`, with this preset's fields. Raises SettingsError."""
+        from understudy import settings
+
+        for preset in self._chain():
+            shared = preset.settings.get("*", {})
+            known = {s.name for s in settings.fields(algorithm)}
+            algorithm = settings.apply(algorithm, {k: v for k, v in shared.items() if k in known})
+            try:
+                algorithm = settings.apply(algorithm, preset.settings.get(name, {}))
+            except SettingsError as error:
+                raise SettingsError(f"Preset '{preset.name}' does not fit {name}: {error}") from None
+        return algorithm
+
+    def run_for(self, name: str) -> dict[str, float]:
+        """The run's numbers for the algorithm registered as `name`, e.g. {"batch_size": 256, "offline_share": 0.5}."""
+        out: dict[str, float] = {}
+        for preset in self._chain():
+            out |= dict(preset.run.get("*", {})) | dict(preset.run.get(name, {}))
+        return out
+
+    @property
+    def algorithms(self) -> list[str]:
+        """The algorithms that it has numbers of their own for, its base aside."""
+        return sorted((set(self.settings) | set(self.run)) - {"*"})
+
+
+@functools.cache
+def presets() -> dict[str, Preset]:
+    """Every preset by name, general ones first."""
+    from understudy.presets import d4rl, ogbench
+
+    return {p.name: p for p in (*d4rl.PRESETS, *ogbench.PRESETS)}
+
+
+def get(name: str) -> Preset:
+    """The preset of that name; case, hyphens and underscores do not matter. Raises SettingsError."""
+    from understudy.registry import match
+
+    return presets()[match("preset", name, presets())]

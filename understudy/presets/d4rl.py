@@ -1,0 +1,207 @@
+"""The D4RL stack, 256x2 ReLU networks, batch 256, min of two critics, and its domains.
+
+Sources, by the tag used below:
+  IQL     ikostrikov/implicit_q_learning           CQL     young-geng/CQL, antmaze settings in its issue 2
+  CalQL   nakamotoo/Cal-QL, scripts/run_*.sh       RLPD    ikostrikov/rlpd, README commands, configs/
+  ReBRAC  DT6A/ReBRAC and corl-team/CORL           FQL     seohongpark/fql, README commands
+  CORL    corl-team/CORL, finetune configs         TD3BC   sfujim/TD3_BC
+
+What a preset cannot carry: dropout and the decay of IQL's policy rate (offline only; set decay_steps to the offline
+updates for it), state normalisation (TD3BC, CORL), rewards scaled by the data's range of returns (IQL on locomotion),
+orthogonal initialisation (CQL, CalQL).
+"""
+
+from __future__ import annotations
+
+from understudy.presets import Preset
+
+WIDE = {"policy.hidden": (512, 512, 512, 512), "policy.activation": "gelu",
+        "critic.hidden": (512, 512, 512, 512), "critic.activation": "gelu", "critic.layer_norm": "after"}  # fmt: skip
+
+# RLPD steps its policy once per environment step: every utd-th update.
+RLPD_RUN = {"utd": 20, "offline_share": 0.5, "warmup": 5000}  # RLPD: --utd_ratio=20 --start_training 5000
+# RLPD: --config.hidden_dims="(256, 256, 256)" --config.backup_entropy=False
+RLPD_DEEP = {"policy.hidden": (256, 256, 256), "critic.hidden": (256, 256, 256), "critic.entropy": False,
+             "policy_delay": 20}  # fmt: skip
+
+D4RL = Preset(
+    "d4rl",
+    "256x2 ReLU, batch 256, min of two",
+    "IQL, TD3BC, CQL (JaxCQL), CalQL, RLPD, ReBRAC: defaults of the reference implementations",
+    {
+        "*": {
+            "policy.hidden": (256, 256), "policy.activation": "relu", "policy.layer_norm": "none",
+            "critic.hidden": (256, 256), "critic.activation": "relu", "critic.layer_norm": "none",
+            "critic.ensemble": 2, "critic.backup": "min", "critic.aggregate": "min",
+            "critic.discount": 0.99, "critic.tau": 0.005, "critic.learning_rate": 3e-4, "learning_rate": 3e-4,
+        },
+        "iql": {"critic.expectile": 0.7, "extraction.beta": 3.0, "extraction.clip": 100.0},  # IQL
+        "td3_bc": {"extraction.alpha": 0.4, "extraction.exploration": 0.1,  # TD3BC: alpha 2.5, here its inverse
+                   "critic.target_noise": 0.2, "critic.target_noise_clip": 0.5, "policy_delay": 2},
+        "rebrac": {"policy.hidden": (256, 256, 256), "critic.hidden": (256, 256, 256), "critic.layer_norm": "after",
+                   "critic.target_noise": 0.2, "critic.target_noise_clip": 0.5, "policy_delay": 2},  # ReBRAC
+        "cql": {"critic.weight": 5.0, "critic.samples": 10, "critic.importance": True},  # JaxCQL
+        "cal_ql": {"learning_rate": 1e-4, "critic.weight": 5.0, "critic.samples": 10,  # CalQL
+                   "critic.max_target_backup": True, "critic.entropy": False},
+        "rlpd": {"critic.ensemble": 10, "critic.subset": 2, "critic.layer_norm": "before",
+                 "critic.aggregate": "mean"},  # RLPD: num_qs 10, num_min_qs 2, critic_layer_norm
+        "fql": {"policy.activation": "gelu"},
+        "ifql": {"policy.activation": "gelu"},
+    },
+    {"*": {"batch_size": 256}, "rlpd": {"utd": 20, "offline_share": 0.5, "warmup": 5000},
+     "cal_ql": {"offline_share": 0.5, "utd": 1}},
+)  # fmt: skip
+
+
+# --- locomotion: ReBRAC's (actor, critic) coefficients per data set, "Revisiting the Minimalist Approach", appendix
+LEVELS = ("random", "medium", "expert", "medium-expert", "medium-replay", "full-replay")
+LOCOMOTION = {
+    "halfcheetah": ((0.001, 0.1), (0.001, 0.01), (0.01, 0.01), (0.01, 0.1), (0.01, 0.001), (0.001, 0.1)),
+    "hopper": ((0.001, 0.01), (0.01, 0.01), (0.1, 0.1), (0.1, 0.01), (0.05, 0.5), (0.01, 0.01)),
+    "walker2d": ((0.01, 0.0), (0.05, 0.1), (0.01, 0.5), (0.01, 0.01), (0.05, 0.01), (0.01, 0.01)),
+}
+
+
+def _locomotion(robot: str, level: str, pair: tuple[float, float]) -> Preset:
+    return Preset(
+        f"d4rl-{robot}-{level}",
+        f"ReBRAC {pair[0]:g}/{pair[1]:g}, batch 1024; IQL .7/3",
+        "ReBRAC: rates 1e-3, batch 1024, coefficients per data set; IQL: expectile .7, beta 3; RLPD: 250k steps",
+        {
+            "rebrac": {"extraction.alpha": pair[0], "critic.penalty": pair[1], "learning_rate": 1e-3,
+                       "critic.learning_rate": 1e-3},
+            "iql": {"critic.expectile": 0.7, "extraction.beta": 3.0},
+            "rlpd": {"policy_delay": 20},
+        },
+        {"rebrac": {"batch_size": 1024}, "rlpd": RLPD_RUN},
+        base="d4rl",
+    )  # fmt: skip
+
+
+# --- antmaze: rewards in the data are 0 and 1; every code base maps them in its own way
+ANTMAZE = {  # ReBRAC's (actor, critic) coefficients; FQL's alpha
+    "umaze": ((0.003, 0.002), 10.0),
+    "umaze-diverse": ((0.003, 0.001), 10.0),
+    "medium-play": ((0.001, 0.0005), 10.0),
+    "medium-diverse": ((0.001, 0.0), 10.0),
+    "large-play": ((0.002, 0.001), 3.0),
+    "large-diverse": ((0.002, 0.002), 3.0),
+}
+
+
+def _antmaze(maze: str, pair: tuple[float, float], alpha: float) -> Preset:
+    return Preset(
+        f"d4rl-antmaze-{maze}",
+        f"IQL .9/10, ReBRAC {pair[0]:g}/{pair[1]:g}, FQL {alpha:g}",
+        "IQL; ReBRAC: gamma .999, rewards x 100; CQL issue 2; CalQL run_antmaze.sh; RLPD README; FQL README (512x4)",
+        {
+            "iql": {"critic.expectile": 0.9, "extraction.beta": 10.0},
+            "rebrac": {"extraction.alpha": pair[0], "critic.penalty": pair[1], "critic.discount": 0.999,
+                       "learning_rate": 3e-4, "critic.learning_rate": 5e-5},
+            "cql": {"critic.lagrange": True, "critic.gap_target": 0.2, "critic.weight": 5.0,
+                    "critic.max_target_backup": True, "critic.gap_min": -200.0, "learning_rate": 1e-4,
+                    "critic.learning_rate": 3e-4, "critic.hidden": (256, 256, 256)},
+            "cal_ql": {"critic.lagrange": True, "critic.gap_target": 0.8, "critic.weight": 5.0,
+                       "policy.hidden": (256, 256), "critic.hidden": (256, 256, 256, 256)},
+            "rlpd": {**RLPD_DEEP, "critic.subset": 1},  # --config.num_min_qs=1: no minimum
+            "fql": {**WIDE, "critic.backup": "mean", "critic.aggregate": "mean", "extraction.normalise": False,
+                    "extraction.alpha": alpha},
+            "ifql": {**WIDE, "critic.expectile": 0.9, "extraction.samples": 32},
+        },
+        {
+            "iql": {"reward_bias": -1.0}, "fql": {"reward_bias": -1.0}, "ifql": {"reward_bias": -1.0},
+            "rebrac": {"reward_scale": 100.0},
+            "cql": {"reward_scale": 10.0, "reward_bias": -5.0},
+            "cal_ql": {"reward_scale": 10.0, "reward_bias": -5.0, "offline_share": 0.5},
+            "rlpd": {**RLPD_RUN, "reward_bias": -1.0},
+        },
+        base="d4rl",
+    )  # fmt: skip
+
+
+# --- adroit with the dense rewards of D4RL
+ADROIT = {  # ReBRAC's (actor, critic) coefficients; FQL's alpha, offline
+    "pen-human": ((0.1, 0.5), 10000.0), "pen-cloned": ((0.05, 0.5), 10000.0), "pen-expert": ((0.01, 0.01), 3000.0),
+    "door-human": ((0.1, 0.1), 30000.0), "door-cloned": ((0.01, 0.1), 30000.0), "door-expert": ((0.05, 0.01), 30000.0),
+    "hammer-human": ((0.01, 0.5), 30000.0), "hammer-cloned": ((0.1, 0.5), 10000.0),
+    "hammer-expert": ((0.01, 0.01), 30000.0),
+    "relocate-human": ((0.1, 0.01), 10000.0), "relocate-cloned": ((0.1, 0.01), 30000.0),
+    "relocate-expert": ((0.05, 0.01), 30000.0),
+}  # fmt: skip
+
+
+def _adroit(task: str, pair: tuple[float, float], alpha: float) -> Preset:
+    return Preset(
+        f"d4rl-{task}",
+        f"ReBRAC {pair[0]:g}/{pair[1]:g}, IQL .7/.5, FQL {alpha:g}",
+        "ReBRAC: rate 3e-4, batch 256; IQL: .7/.5, dropout left out; FQL README: 512x4, min of two in the backup",
+        {
+            "rebrac": {"extraction.alpha": pair[0], "critic.penalty": pair[1]},
+            "iql": {"critic.expectile": 0.7, "extraction.beta": 0.5},
+            "fql": {**WIDE, "critic.backup": "min", "critic.aggregate": "mean", "extraction.normalise": False,
+                    "extraction.alpha": alpha},
+        },
+        base="d4rl",
+    )  # fmt: skip
+
+
+# --- adroit with sparse rewards: what Cal-QL, RLPD and WSRL fine-tune on
+BINARY = {
+    "cal_ql": {"critic.weight": 1.0, "critic.lagrange": False, "policy.hidden": (512, 512),
+               "critic.hidden": (512, 512, 512)},  # CalQL run_adroit.sh: 20k offline updates, then 2e5 to 1e6 steps
+    "cql": {"critic.weight": 1.0, "policy.hidden": (512, 512), "critic.hidden": (512, 512, 512),
+            "learning_rate": 1e-4, "critic.max_target_backup": True},  # the same script without --enable_calql
+    "rlpd": RLPD_DEEP,  # RLPD README, no offline phase
+    "iql": {"critic.expectile": 0.8, "extraction.beta": 3.0},  # CORL, adroit fine-tuning
+}  # fmt: skip
+
+PRESETS = (
+    D4RL,
+    *(_locomotion(r, level, p) for r, pairs in LOCOMOTION.items() for level, p in zip(LEVELS, pairs)),
+    *(_antmaze(maze, pair, alpha) for maze, (pair, alpha) in ANTMAZE.items()),
+    *(_adroit(task, pair, alpha) for task, (pair, alpha) in ADROIT.items()),
+    Preset(
+        "adroit-binary",
+        "rewards -1, 0: Cal-QL at 10r+5, RLPD",
+        "CalQL run_adroit.sh (scale 10, bias 5, mixing .5); RLPD README (rewards as they are); CORL for IQL",
+        BINARY,
+        {
+            "cal_ql": {"offline_share": 0.5, "utd": 1, "reward_scale": 10.0, "reward_bias": 5.0},
+            "cql": {"offline_share": 0.5, "utd": 1, "reward_scale": 10.0, "reward_bias": 5.0},
+            "rlpd": RLPD_RUN,
+        },
+        base="d4rl",
+    ),
+    Preset(
+        "adroit-sparse",
+        "rewards -0.1, 10 mapped to those",
+        "adroit-binary; own conversion: -5, 5 = 10/10.1 r - 4.90099 (CalQL), -1, 0 = r/10.1 - 10/10.1 (RLPD, IQL)",
+        {},
+        {
+            "cal_ql": {"reward_scale": 10 / 10.1, "reward_bias": 1 / 10.1 - 5},
+            "cql": {"reward_scale": 10 / 10.1, "reward_bias": 1 / 10.1 - 5},
+            "rlpd": {"reward_scale": 1 / 10.1, "reward_bias": -10 / 10.1},
+            "iql": {"reward_scale": 1 / 10.1, "reward_bias": -10 / 10.1},
+        },
+        base="adroit-binary",
+    ),
+    Preset(
+        "d4rl-kitchen",
+        "IQL .7/.5, Cal-QL 512x3 at r-4",
+        "IQL; CalQL: both 512x3, weight 5, mixing .25, rewards - 4",
+        {
+            "iql": {"critic.expectile": 0.7, "extraction.beta": 0.5},
+            "cal_ql": {"policy.hidden": (512, 512, 512), "critic.hidden": (512, 512, 512), "critic.weight": 5.0,
+                       "critic.importance": False},
+        },
+        {"cal_ql": {"offline_share": 0.25, "reward_bias": -4.0}},
+        base="d4rl",
+    ),
+    Preset(
+        "d4rl-maze2d",
+        "ReBRAC .003/.001",
+        "ReBRAC: rate 3e-4, batch 256",
+        {"rebrac": {"extraction.alpha": 0.003, "critic.penalty": 0.001}},
+        base="d4rl",
+    ),
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""Running: phases, the loop, checkpoints, the run folder."""

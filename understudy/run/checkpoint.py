@@ -1,0 +1,160 @@
+"""Checkpoints: one folder each, complete or absent. Arrays in safetensors, the rest in JSON, both under a checksum."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from understudy.errors import CheckpointError
+from understudy.progress import say
+from understudy.run.folder import FORMAT, disk_error
+
+KEEP = 2
+
+
+def flatten(tree) -> dict[str, np.ndarray]:
+    """{path: array} of a tree, e.g. 'state.critic.q.params...'."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def restore(like, arrays: dict[str, np.ndarray], what: str = "checkpoint"):
+    """Put arrays back into the structure `like`. Raises CheckpointError where one is missing or of another shape."""
+
+    def one(path, leaf):
+        name = jax.tree_util.keystr(path)
+        if name not in arrays:
+            raise CheckpointError(f"The {what} has no {name}; it was written with other settings or another version.")
+        if arrays[name].shape != np.shape(leaf):
+            raise CheckpointError(
+                f"{name} in the {what} has shape {arrays[name].shape}, these settings need {np.shape(leaf)}; "
+                f"resume with the settings that wrote it."
+            )
+        return jnp.asarray(arrays[name], jnp.asarray(leaf).dtype)
+
+    return jax.tree_util.tree_map_with_path(one, like)
+
+
+def carry_over(like, arrays: dict[str, np.ndarray]) -> tuple:
+    """Put those arrays into `like` that it has under the same name and shape, optimiser states apart: the networks that
+    another algorithm shares. Returns the tree and how many arrays were carried over."""
+    kept = 0
+
+    def one(path, leaf):
+        nonlocal kept
+        name = jax.tree_util.keystr(path)
+        if ".opt" in name or name not in arrays or arrays[name].shape != np.shape(leaf):
+            return leaf
+        kept += 1
+        return jnp.asarray(arrays[name], jnp.asarray(leaf).dtype)
+
+    return jax.tree_util.tree_map_with_path(one, like), kept
+
+
+def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> str:
+    """Write a safetensors file, flushed to disk; return its SHA-256."""
+    from safetensors.numpy import save
+
+    blob = save({k: np.ascontiguousarray(v).reshape(np.shape(v)) for k, v in arrays.items()})
+    with open(path, "wb") as file:
+        file.write(blob)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(blob).hexdigest()
+
+
+def read_arrays(path: pathlib.Path, sha256: str | None) -> dict[str, np.ndarray]:
+    """Read a safetensors file. Raises CheckpointError where it is damaged or not the one that was checksummed."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        blob = path.read_bytes()
+        if sha256 is not None and hashlib.sha256(blob).hexdigest() != sha256:
+            raise CheckpointError(f"{path} does not match its checksum: it is truncated or damaged.")
+        return load(blob)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing.") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error}).") from None
+
+
+def save(folder: pathlib.Path, name: str, arrays: dict[str, np.ndarray], meta: dict) -> pathlib.Path:
+    """Write checkpoint `name`, then drop all but the last two. A full disk leaves the earlier ones as they were."""
+    home = folder / "checkpoints"
+    target, temporary = home / name, home / f".{name}.{os.getpid()}"
+    try:
+        home.mkdir(exist_ok=True)
+        for stale in home.glob(".*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        temporary.mkdir()
+        digest = write_arrays(temporary / "arrays.safetensors", arrays)
+        body = json.dumps(meta | {"format": FORMAT, "arrays_sha256": digest}, sort_keys=True)
+        sealed = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body})
+        with open(temporary / "checkpoint.json", "w") as file:
+            file.write(sealed)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.rmtree(target)
+        os.rename(temporary, target)
+        handle = os.open(home, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise disk_error(folder / "checkpoints", error) from error
+    for old in names(folder)[:-KEEP]:
+        shutil.rmtree(home / old, ignore_errors=True)
+    return target
+
+
+def names(folder: pathlib.Path) -> list[str]:
+    """Checkpoints of a run, oldest first."""
+    home = pathlib.Path(folder) / "checkpoints"
+    return sorted(p.name for p in home.iterdir() if p.is_dir() and not p.name.startswith(".")) if home.exists() else []
+
+
+def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
+    """Read one checkpoint: arrays and meta. Raises CheckpointError where it is damaged or of another format."""
+    try:
+        sealed = json.loads((path / "checkpoint.json").read_text())
+        body = sealed["body"]
+        if hashlib.sha256(body.encode()).hexdigest() != sealed["sha256"]:
+            raise ValueError("checksum")
+        meta = json.loads(body)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(f"{path} is truncated or damaged (checkpoint.json).") from None
+    if meta["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} was written in checkpoint format {meta['format']}, this is format {FORMAT}; "
+            f"use the understudy release that wrote it."
+        )
+    return read_arrays(path / "arrays.safetensors", meta["arrays_sha256"]), meta
+
+
+def latest(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict] | None:
+    """The newest whole checkpoint; a damaged one is passed over with a warning. None where there is none."""
+    damaged = None
+    for name in reversed(names(folder)):
+        try:
+            found = load(pathlib.Path(folder) / "checkpoints" / name)
+        except CheckpointError as error:
+            if "format" in str(error):
+                raise
+            damaged = error
+            say(f"warning: {error} Going back to the checkpoint before it.")
+            continue
+        return found
+    if damaged is not None:
+        say("warning: no whole checkpoint is left; the run starts again from its beginning.")
+    return None

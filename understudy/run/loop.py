@@ -1,0 +1,519 @@
+"""The loop: phases, compiled calls, evaluation, checkpoints. It knows no algorithm, data set or environment by name.
+
+Everything a run will do next is a function of `Counters`, the learned state, the replay and the environments' episode
+recipes; all of them are in a checkpoint, so a resumed run takes the same steps bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from understudy.data.replay import Buffer, HostBuffer
+from understudy.data.samplers import Sampler
+from understudy.errors import DivergenceError
+from understudy.progress import bar, say
+from understudy.run import checkpoint, programs
+from understudy.run.cache import keep_compiled
+from understudy.run.collect import Collector
+from understudy.run.folder import RunFolder
+from understudy.run.phases import Phase
+from understudy.run.prefetch import Prefetch
+
+LOG_SECONDS = 1.0  # a line of metrics about this often
+CHUNK_MOST = 5000  # updates in one compiled call
+HOST_CHUNK = 50  # updates whose batches are read ahead from the host
+
+
+@dataclasses.dataclass
+class Counters:
+    """How far a run is. `unit`: updates or environment steps made in the current phase."""
+
+    phase: int = 0
+    unit: int = 0
+    updates: int = 0
+    env_steps: int = 0
+    evaluated: tuple[int, int] = (-1, -1)  # (phase, unit) of the last evaluation
+    seconds: float = 0.0
+    entered: bool = False  # the current phase has done what it does on entry
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What does not change during a run: phases, sampling, evaluation."""
+
+    phases: tuple[Phase, ...]
+    seeds: tuple[int, ...]
+    env: str | None
+    batch_size: int = 256
+    n_step: int = 1
+    num_envs: int = 1
+    replay_capacity: int = 1_000_000
+    eval_every: int | None = None  # in the phase's unit; 0: only where phases end; None: five to ten times a phase
+    episodes: int = 50
+    eval_seed: int = 1_000_003
+    eval_envs: int = 10
+    evaluate: bool = True
+    evaluate_start: bool = False
+    checkpoint_every: float = 60.0
+    reward_scale: float = 1.0
+    reward_bias: float = 0.0
+
+    def every(self, phase: Phase) -> int:
+        """Units of `phase` between evaluations, 0: only at its end."""
+        if self.eval_every is not None:
+            return self.eval_every
+        return max(phase.units // (10 if phase.acts else 5), 1)
+
+
+class Stopped(Exception):
+    """The run was asked to stop (Ctrl-C, SIGTERM) and has saved."""
+
+    def __init__(self, signum: int):
+        self.signum = signum
+
+
+class Loop:
+    """One run, from any point to its end.
+
+    Args:
+      algo: the algorithm.
+      plan: see `Plan`.
+      folder: where it is written; locked by the caller.
+      data: columns [N, ...] of the data set for the device, or a `HostBuffer`, or None.
+      example: a batch of one, shaped like the data (from the environment where there are none).
+      sinks: further writers of metrics, with `scalars(updates, env_steps, values)` and `close()`.
+    """
+
+    def __init__(self, algo, plan: Plan, folder: RunFolder, data, example: dict, sinks=()):
+        self.algo, self.plan, self.folder, self.example, self.sinks = algo, plan, folder, example, tuple(sinks)
+        self.host = data if isinstance(data, HostBuffer) else None
+        self.sources = {} if data is None or self.host else {"prior": Buffer.full(data)}
+        self.has_data = data is not None
+        self.keys = {n: programs.seed_keys(plan.seeds, n) for n in range(4)}
+        self.counters = Counters()
+        self.state: Any = None
+        self.replay: Buffer | None = None
+        self.collector: Collector | None = None
+        self.pool = None
+        self.names: tuple[str, ...] = ()
+        self._stop: int | None = None
+        self._chunk, self._compiled = HOST_CHUNK, False
+        self._saved_at = self._logged_at = time.monotonic()
+        self._clock = time.monotonic()
+        self._pending: list = []
+        self._finished: list = []
+        self.identity: dict = {}  # algorithm, overrides and preset, for the checkpoints
+
+    # --- set-up -------------------------------------------------------------------------------------------------
+
+    def prepare(self, found=None, *, before=None, old_phases=()) -> None:
+        """Initialise every seed, or go to where the checkpoint `found` (arrays, meta) stands.
+
+        Args:
+          before: the algorithm that the checkpoint was written with, where it may be another; networks of the same
+            name and shape are carried over.
+          old_phases: the phases it was written under; the last may have grown since, others may follow."""
+        keep_compiled()
+        batch = self._example_batch()
+        if hasattr(self.algo, "check"):
+            self.algo.check(batch)
+        self.state = programs.initialise(self.algo, self.keys[programs.INIT], batch)
+        one = jax.tree.map(lambda x: x[0], self.state)
+        names: list[str] = []  # in the algorithm's own order, which a dict loses on its way through jax
+        jax.eval_shape(lambda s, k: names.extend(self.algo.update(s, batch, k)[1]), one, jax.random.key(0))
+        self.names = tuple(names)
+        if found is not None:
+            self._restore(*found, before or self.algo, old_phases)
+
+    def _example_batch(self) -> dict:
+        """A batch of one with every key that the sampler will give."""
+        batch = {k: jnp.asarray(v) for k, v in self.example.items() if k != "ends"}
+        if "next_actions" in self.algo.requires:
+            batch |= {"next_actions": batch["actions"], "next_valids": jnp.ones(1)}
+        return batch
+
+    def _sampler(self, phase: Phase) -> Sampler:
+        share = phase.offline_share if self.has_data else 0.0
+        shares = (("prior", share), ("replay", 1 - share))
+        return Sampler(
+            batch_size=self.plan.batch_size,
+            shares=tuple((n, s) for n, s in shares if s > 0),
+            n_step=self.plan.n_step,
+            next_actions="next_actions" in self.algo.requires,
+            discount=discount_of(self.algo),
+        )
+
+    # --- the run ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Go through the remaining phases. Raises Stopped after a signal and DivergenceError on NaN."""
+        with self._signals():
+            try:
+                if not checkpoint.names(self.folder.path):
+                    self.folder.cut({})
+                    self.save()  # so that even a run that diverges at once leaves something good
+                while self.counters.phase < len(self.plan.phases):
+                    phase = self.plan.phases[self.counters.phase]
+                    self._enter(phase)
+                    label = phase.name if len(self.plan.seeds) == 1 else f"{phase.name} x{len(self.plan.seeds)}"
+                    with bar(label, phase.units, "steps" if phase.acts else "updates", done=self.counters.unit) as b:
+                        self._phase(phase, b)
+                    self.counters.phase, self.counters.unit = self.counters.phase + 1, 0
+                    self.counters.entered = False
+                    self.save()
+            except Stopped:
+                self.save()
+                raise
+            finally:
+                self._close()
+
+    def _enter(self, phase: Phase) -> None:
+        if phase.acts and self.replay is None:
+            self._make_replay()
+        if phase.acts and self.collector is None:
+            self._make_collector()
+        if self.counters.entered:
+            return
+        if phase.restart:
+            keys = jax.vmap(lambda k: jax.random.fold_in(k, self.counters.phase + 1))(self.keys[programs.INIT])
+            self.state = programs.initialise(self.algo, keys, self._example_batch())
+        if phase.acts and self.collector.actions is None:
+            self.collector.start()
+            self.collector.actions = self._act(phase, self.collector.observations)
+        self.counters.entered = True
+
+    def _phase(self, phase: Phase, progress) -> None:
+        c, plan = self.counters, self.plan
+        advance = self._live if phase.acts else self._fit
+        if plan.evaluate_start and c.phase == 0 and c.unit == 0:
+            self.evaluate("start")
+        with contextlib.ExitStack() as stack:
+            sampler = self._sampler(phase)
+            reader = stack.enter_context(Prefetch(self.host, sampler, self.keys[programs.UPDATE], HOST_CHUNK))
+            while True:
+                if self._due(phase):
+                    self._flush(phase)
+                    self.evaluate(phase.name)
+                if c.unit >= phase.units:
+                    break
+                self._pause()
+                stop = phase.units
+                if every := plan.every(phase):
+                    stop = min(stop, (c.unit // every + 1) * every)
+                before = c.unit
+                shown = advance(phase, sampler, reader, stop)
+                progress.advance(c.unit - before, **shown)
+            self._flush(phase)
+
+    def _due(self, phase: Phase) -> bool:
+        c, every = self.counters, self.plan.every(phase)
+        if phase.acts and not phase.utd:
+            return False  # the policy is as it was
+        last = c.evaluated[1] if c.evaluated[0] == c.phase else 0
+        return c.unit >= phase.units or bool(every and c.unit // every > last // every)
+
+    # --- updates without an environment -------------------------------------------------------------------------
+
+    def _fit(self, phase: Phase, sampler: Sampler, reader, stop: int) -> dict:
+        """One compiled call of about a second."""
+        c = self.counters
+        count = min(stop - c.unit, self._chunk)
+        replay = self.replay if "replay" in dict(sampler.shares) else None
+        begin = time.monotonic()
+        given = reader.take(c.updates, count)
+        self.state, totals, bad = programs.chunk(
+            self.algo, self.state, self.sources, replay, sampler, self.keys[programs.UPDATE],
+            c.updates, c.updates + count, given, self.names,
+        )  # fmt: skip
+        totals, bad = np.asarray(totals), np.asarray(bad)
+        if self._compiled and self.host is None:
+            rate = count / (time.monotonic() - begin)
+            self._chunk = int(min(max(rate * LOG_SECONDS, 1), 4 * self._chunk, CHUNK_MOST))
+        self._compiled = True
+        if (bad != programs.NEVER).any():
+            raise self._diverged(int(bad.min()), bad == bad.min())
+        c.unit, c.updates = c.unit + count, c.updates + count
+        self._pending.append((totals, count))
+        return self._log(phase)
+
+    # --- live learning ------------------------------------------------------------------------------------------
+
+    def _live(self, phase: Phase, sampler: Sampler, reader, stop: int) -> dict:
+        """Vector steps for about a tenth of a second."""
+        c, lanes, collector = self.counters, self.plan.num_envs, self.collector
+        until = time.monotonic() + 0.1
+        act_keys, update_keys = self.keys[programs.ACT], self.keys[programs.UPDATE]
+        while c.unit < stop and self._stop is None:
+            slot_start = c.env_steps
+            slot, finished, returns = collector.step()
+            updates = phase.updates_at(c.unit, lanes)
+            c.unit, c.env_steps = min(c.unit + lanes, phase.units), c.env_steps + lanes
+            given = reader.take(c.updates, updates) if updates else {}
+            self.state, self.replay, actions, metrics = programs.interact(
+                self.algo, self.state, self.sources, self.replay, sampler, slot, collector.observations, update_keys,
+                act_keys, c.updates, c.env_steps, given, names=self.names if updates else (), updates=updates,
+            )  # fmt: skip
+            if phase.random_actions:
+                actions = programs.random_actions(act_keys, c.env_steps, actions)
+            for seed, lane, values in returns:
+                self._fill_returns(seed, lane, slot_start, values)
+            collector.actions = np.asarray(actions)
+            c.updates += updates
+            self._finished += finished
+            if updates:
+                self._pending.append((metrics, 1, c.updates))
+            if time.monotonic() > until:
+                break
+        return self._log(phase) if time.monotonic() - self._logged_at > LOG_SECONDS else {}
+
+    def _fill_returns(self, seed: int, lane: int, last_step: int, values: np.ndarray) -> None:
+        """Write the Monte-Carlo returns of an episode whose last transition was stored at `last_step`."""
+        lanes, slots = self.plan.num_envs, self.replay.capacity // self.plan.num_envs
+        slot = last_step // lanes - np.arange(len(values))[::-1]
+        slot, values = slot[-slots:], values[-slots:]
+        room = 1 << (len(values) - 1).bit_length()  # few lengths, few compilations
+        positions = np.full(room, self.replay.capacity, np.int32)
+        positions[: len(values)] = (slot % slots) * lanes + lane
+        padded = np.zeros(room, np.float32)
+        padded[: len(values)] = values
+        self.replay = programs.fill(self.replay, seed, positions, padded, "mc_returns")
+
+    def _act(self, phase: Phase, observations, greedy: bool = False) -> np.ndarray:
+        keys = self.keys[programs.ACT]
+        actions = programs.act(self.algo, self.state, observations, keys, self.counters.env_steps, greedy)
+        if phase.random_actions:
+            actions = programs.random_actions(keys, self.counters.env_steps, actions)
+        return np.asarray(actions)
+
+    def _make_replay(self) -> None:
+        from understudy.data.replay import example
+
+        lanes, seeds = self.plan.num_envs, len(self.plan.seeds)
+        steps = sum(p.env_steps for p in self.plan.phases)
+        capacity = min(self.plan.replay_capacity, -(-steps // lanes) * lanes)
+        one = Buffer.empty(example(self.example), max(capacity, lanes), lanes)
+        data = jax.tree.map(lambda x: jnp.zeros((seeds, *x.shape), x.dtype), one.data)
+        self.replay = Buffer(data=data, size=one.size, head=one.head, lanes=lanes)
+
+    def _make_collector(self) -> None:
+        mc = (discount_of(self.algo), self.lowest_reward()) if "mc_returns" in self.example else None
+        self.collector = Collector(self.plan.env, self.plan.seeds, self.plan.num_envs, mc=mc,
+                                   scale=self.plan.reward_scale, bias=self.plan.reward_bias)  # fmt: skip
+
+    def lowest_reward(self) -> float:
+        """The lowest reward known of, at most 0: what bounds the value of an episode that was cut off."""
+        if self.host is not None:
+            return min(float(np.min(self.host.take("rewards", slice(None)))), 0.0)
+        return min(float(self.sources["prior"].data["rewards"].min()), 0.0) if self.sources else 0.0
+
+    # --- evaluation ---------------------------------------------------------------------------------------------
+
+    def evaluate(self, phase_name: str) -> None:
+        """Play the evaluation episodes with every seed's greedy policy and write them down; once for each point."""
+        c, plan = self.counters, self.plan
+        if not plan.evaluate or plan.env is None or c.evaluated == (c.phase, c.unit):
+            return
+        rows = self.evaluation_rows(plan.episodes, plan.eval_seed, phase_name)
+        self.folder.append("episodes.jsonl", rows)
+        c.evaluated = (c.phase, c.unit)
+        say(f"  {phase_name} at {c.updates:,} updates, {c.env_steps:,} steps: {describe_rows(rows)}")
+
+    def evaluation_rows(self, episodes: int, seed: int, phase_name: str) -> list[dict]:
+        """Episodes of every seed as rows of episodes.jsonl."""
+        from understudy.envs import Pool
+        from understudy.evaluate.rollouts import rollouts
+
+        c, plan, k = self.counters, self.plan, len(self.plan.seeds)
+        keys = self.keys[programs.EVALUATE]
+
+        def act(observations, step):
+            actions = programs.act(self.algo, self.state, observations, keys, step, True)
+            return np.asarray(actions)
+
+        envs = min(plan.eval_envs, episodes)
+        with bar("evaluation", episodes * k, "episodes", leave=False) as progress:
+
+            def played_one(*_):
+                progress.advance()
+                if self._stop is not None:  # the evaluation will be made anew
+                    raise Stopped(self._stop)
+
+            if self.pool is None:
+                self.pool = Pool(plan.env, envs * k)
+            played = rollouts(act, plan.env, episodes=episodes, seed=seed, num_envs=envs, policies=k,
+                              on_episode=played_one, pool=self.pool)  # fmt: skip
+        return [
+            {
+                "phase": phase_name, "updates": c.updates, "env_steps": c.env_steps, "seed": plan.seeds[i],
+                "episode": e.episode, "env_seed": e.env_seed, "return": e.return_, "success": e.success,
+                "length": e.length, "score": e.score,
+            }
+            for i, episodes_of in enumerate(played) for e in episodes_of
+        ]  # fmt: skip
+
+    # --- metrics ------------------------------------------------------------------------------------------------
+
+    def _log(self, phase: Phase, force: bool = False) -> dict:
+        """Write one line of metrics about every second; return what the bar shows."""
+        now = time.monotonic()
+        if not (force or now - self._logged_at >= LOG_SECONDS) or not (self._pending or self._finished):
+            return {}
+        c = self.counters
+        c.seconds += now - self._clock
+        self._clock = now
+        row = {"phase": phase.name, "updates": c.updates, "env_steps": c.env_steps, "seconds": round(c.seconds, 3)}
+        values = {}
+        if self._pending:
+            if len(self._pending[0]) == 3:  # live: a row per vector step, still on the device
+                each = np.stack([np.asarray(m) for m, _, _ in self._pending])  # [T, K, M]
+                bad = ~np.isfinite(each)
+                if bad.any():
+                    first = int(bad.any((1, 2)).argmax())
+                    raise self._diverged(self._pending[first][2], bad[first])
+                mean = each.mean(0)
+            else:
+                mean = sum(t for t, _ in self._pending) / sum(n for _, n in self._pending)
+            row["metrics"] = {n: [round(float(v), 6) for v in mean[:, i]] for i, n in enumerate(self.names)}
+            values = {n: float(mean[:, i].mean()) for i, n in enumerate(self.names)}
+        if self._finished:
+            row["episodes"] = {"return": [e.return_ for e in self._finished],
+                               "success": [e.success for e in self._finished]}  # fmt: skip
+            values["train/return"] = float(np.mean([e.return_ for e in self._finished]))
+            if self._finished[0].success is not None:
+                values["train/success"] = float(np.mean([e.success for e in self._finished]))
+        self.folder.append("metrics.jsonl", [row])
+        for sink in self.sinks:
+            sink.scalars(c.updates, c.env_steps, values)
+        self._pending, self._finished, self._logged_at = [], [], now
+        return {k.split("/")[-1]: v for k, v in values.items() if k in ("critic/q", "train/success", "train/return")}
+
+    def _flush(self, phase: Phase) -> None:
+        self._log(phase, force=True)
+
+    def _diverged(self, step: int, bad: np.ndarray) -> DivergenceError:
+        """`bad` [K, M] marks the metrics that went bad at `step`; name the first in the algorithm's order."""
+        seed, metric = (int(i[0]) for i in np.nonzero(bad))
+        return DivergenceError(
+            f"{self.names[metric]} became NaN or infinite at update {step:,} (seed {self.plan.seeds[seed]}); "
+            f"the last good checkpoint is kept in {self.folder.path / 'checkpoints'}. Lower the learning rate or check "
+            f"the data's scale (understudy data info), then start again, or resume with other settings."
+        )
+
+    # --- checkpoints --------------------------------------------------------------------------------------------
+
+    def _pause(self) -> None:
+        """Between calls: stop if asked to, checkpoint if it is time."""
+        if self._stop is not None:
+            self._flush(self.plan.phases[self.counters.phase])
+            raise Stopped(self._stop)
+        if time.monotonic() - self._saved_at > self.plan.checkpoint_every:
+            self._flush(self.plan.phases[self.counters.phase])
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint of everything the rest of the run depends on."""
+        c = self.counters
+        c.seconds += time.monotonic() - self._clock
+        self._clock = time.monotonic()
+        arrays = checkpoint.flatten({"state": self.state})
+        meta = {"counters": dataclasses.asdict(c), "logs": self.folder.offsets(), "identity": self.identity}
+        if self.replay is not None:
+            size = int(self.replay.size)
+            held = jax.tree.map(lambda x: np.asarray(x[:, :size]), self.replay.data)
+            arrays |= checkpoint.flatten({"replay": held})
+            meta["replay"] = {"size": size, "head": int(self.replay.head), "capacity": self.replay.capacity}
+        if self.collector is not None and self.collector.actions is not None:
+            more, meta["collector"] = self.collector.save()
+            arrays |= more
+        checkpoint.save(self.folder.path, f"{c.phase:02d}-{c.updates:010d}-{c.env_steps:010d}", arrays, meta)
+        self._saved_at = time.monotonic()
+
+    def _restore(self, arrays: dict, meta: dict, before, old_phases) -> None:
+        if before is self.algo:
+            self.state = checkpoint.restore({"state": self.state}, arrays)["state"]
+        else:
+            self.state, kept = checkpoint.carry_over({"state": self.state}, arrays)
+            self.state = self.state["state"]
+            say(f"Another algorithm or structure from here on: {kept} of its arrays are carried over.")
+        c = self.counters = Counters(**meta["counters"] | {"evaluated": tuple(meta["counters"]["evaluated"])})
+        last = len(old_phases) - 1
+        if c.phase > last >= 0 and self.plan.phases[last].units > old_phases[last].units:
+            c.phase, c.unit, c.entered = last, old_phases[last].units, True
+        if "replay" in meta:
+            self._make_replay()
+            self.replay = self._refill(arrays, **meta["replay"])
+        if "collector" in meta and any(p.acts for p in self.plan.phases[self.counters.phase :]):
+            self._make_collector()
+            self.collector.load(arrays, meta["collector"])
+        self.folder.cut(meta["logs"])
+
+    def _refill(self, arrays, size: int, head: int, capacity: int) -> Buffer:
+        """The saved ring in a new one, which may have grown since."""
+        ring = self.replay
+        if ring.capacity != capacity and size == capacity and head:  # it had wrapped: unroll, oldest first
+            order = np.roll(np.arange(size), -head)
+        else:
+            order = np.arange(size)
+        keep = order[-ring.capacity :]
+
+        def one(path, x):
+            saved = arrays[jax.tree_util.keystr(path)]
+            return jnp.asarray(np.asarray(x)).at[:, : len(keep)].set(saved[:, keep])
+
+        data = jax.tree_util.tree_map_with_path(one, {"replay": ring.data})["replay"]
+        head = head if ring.capacity == capacity else len(keep) % ring.capacity
+        return Buffer(data=data, size=jnp.int32(len(keep)), head=jnp.int32(head), lanes=ring.lanes)
+
+    # --- the outside world --------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _signals(self):
+        """Ctrl-C and SIGTERM ask the loop to stop at the next call; a second one stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(signum, frame):
+            if self._stop is not None:
+                raise KeyboardInterrupt
+            self._stop = signum
+            say("Stopping after this step and saving; press Ctrl-C again to stop at once.")
+
+        old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for s, handler in old.items():
+                signal.signal(s, handler)
+
+    def _close(self) -> None:
+        if self.collector is not None:
+            self.collector.close()
+            self.collector = None
+        if self.pool is not None:
+            self.pool.close()
+            self.pool = None
+        for sink in self.sinks:
+            sink.close()
+
+
+def discount_of(algo) -> float:
+    """The algorithm's discount, which n-step and Monte-Carlo returns share; 0.99 where it has none."""
+    return float(getattr(getattr(algo, "critic", algo), "discount", 0.99))
+
+
+def describe_rows(rows: list[dict]) -> str:
+    """One line on evaluation episodes."""
+    returns = np.mean([r["return"] for r in rows])
+    if rows[0]["success"] is None:
+        return f"return {returns:.1f}"
+    return f"success {np.mean([r['success'] for r in rows]):.2f}, return {returns:.1f}"

@@ -1,0 +1,104 @@
+"""The policy to deploy: parameters of every seed without what only training needs, and a JSON that describes them."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from understudy.errors import CheckpointError, DataError, SettingsError
+from understudy.run import checkpoint, programs
+from understudy.run.cache import keep_compiled
+from understudy.run.folder import FORMAT, write_json
+
+# What policy.json repeats of the manifest.
+COPIED = ("format", "understudy", "algorithm", "object", "preset", "overrides", "settings", "env")
+
+
+def export_policy(path: pathlib.Path, algo, state, manifest: dict, like: dict) -> None:
+    """Write policy.safetensors (parameters of every seed, no optimiser state) and policy.json."""
+    digest = checkpoint.write_arrays(path / "policy.safetensors", checkpoint.flatten({"state": _bare(state)}))
+    shapes = {jax.tree_util.keystr(p): [list(np.shape(x))[1:], str(np.asarray(x).dtype)]
+              for p, x in jax.tree_util.tree_flatten_with_path(like["observations"])[0]}  # fmt: skip
+    write_json(
+        path / "policy.json",
+        {k: manifest[k] for k in COPIED}
+        | {"seeds": manifest["seeds"], "action_size": int(like["actions"].shape[-1]), "observations": shapes,
+           "actions": "in [-1, 1], mapped affinely to the environment's own range", "sha256": digest},
+    )  # fmt: skip
+
+
+def load_policy(path: str | pathlib.Path, algorithm: Any = None) -> Acting:
+    """The policy of a run folder, ready to act. `algorithm`: the object, where the run was trained with one."""
+    from understudy import registry
+
+    keep_compiled()
+    path = pathlib.Path(path)
+    try:
+        about = json.loads((path / "policy.json").read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} has no policy yet; finish the run: understudy resume {path}") from None
+    except ValueError:
+        raise CheckpointError(f"{path / 'policy.json'} is damaged; finish the run again: understudy resume") from None
+    if about["format"] != FORMAT:
+        raise CheckpointError(f"{path} holds a policy of format {about['format']}, this is format {FORMAT}.")
+    algo = algorithm
+    if algo is None:
+        if about["algorithm"] is None:
+            raise CheckpointError(f"The policy in {path} belongs to an algorithm object; give it with algorithm=....")
+        algo = registry.make(about["algorithm"], about["action_size"], about["overrides"], about["preset"])
+    arrays = checkpoint.read_arrays(path / "policy.safetensors", about["sha256"])
+    shapes = about["observations"]
+    if list(shapes) != [""]:
+        raise CheckpointError(
+            f"The policy in {path} takes a tree of observations, {sorted(shapes)}; only one array can be given yet."
+        )
+    batch = {"observations": np.zeros((1, *shapes[""][0]), shapes[""][1]),
+             "actions": np.zeros((1, about["action_size"]), np.float32)}  # fmt: skip
+    batch |= {k: np.zeros(1, np.float32) for k in algo.requires - batch.keys() - {"next_observations", "next_actions"}}
+    batch |= {"next_observations": batch["observations"], "next_actions": batch["actions"]}
+    like = jax.eval_shape(lambda k: algo.init(k, batch), jax.random.key(0))
+    seeds = len(about["seeds"])
+    like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), (seeds, *x.shape)), _bare(like))
+    return Acting(algo, checkpoint.restore({"state": like}, arrays, "policy")["state"], about)
+
+
+class Acting:
+    """A loaded policy: call it with observations. Checks their shape; knows nothing of training."""
+
+    def __init__(self, algo, state, about: dict):
+        self.algo, self.state, self.about = algo, state, about
+        self.shape = tuple(about["observations"][""][0])
+
+    def __call__(self, observations, *, seed: int = 0, key: int = 0, greedy: bool = True) -> np.ndarray:
+        observations = np.asarray(observations, self.about["observations"][""][1])
+        single = observations.shape == self.shape
+        if single:
+            observations = observations[None]
+        if observations.shape[1:] != self.shape:
+            raise DataError(f"The policy takes observations [B, *{self.shape}]; got shape {observations.shape}.")
+        if not 0 <= seed < len(self.about["seeds"]):
+            raise SettingsError(f"The run has {len(self.about['seeds'])} seed(s); got seed {seed}, counted from 0.")
+        state = jax.tree.map(lambda x: x[seed : seed + 1], self.state)
+        actions = programs.act(self.algo, state, observations[None], jax.random.key(key)[None], 0, greedy)
+        actions = np.asarray(actions)[0]
+        return actions[0] if single else actions
+
+    def act_all(self, observations, step: int, only: int | None = None) -> np.ndarray:
+        """Greedy actions [K, n, A] of every seed (or of one), as evaluation wants them."""
+        keys = programs.seed_keys(self.about["seeds"], programs.EVALUATE)
+        state = self.state
+        if only is not None:
+            keys, state = keys[only : only + 1], jax.tree.map(lambda x: x[only : only + 1], state)
+        return np.asarray(programs.act(self.algo, state, observations, keys, step, True))
+
+
+def _bare(state):
+    """The state without what only training needs: optimiser states."""
+    from understudy.core import Net
+
+    bare = lambda x: Net(params=x.params, opt=()) if isinstance(x, Net) else x
+    return jax.tree.map(bare, state, is_leaf=lambda x: isinstance(x, Net))

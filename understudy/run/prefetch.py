@@ -1,0 +1,43 @@
+"""Batches of a host source, read ahead in a thread while the device works."""
+
+from __future__ import annotations
+
+import concurrent.futures
+
+import jax
+import numpy as np
+
+from understudy.run import programs
+
+
+class Prefetch:
+    """`take(start, count)` gives the host's part of updates start ... start + count of every seed, by source name
+    [count, K, B, ...], or {} where no source is on the host. What comes next is read while the caller computes."""
+
+    def __init__(self, host, sampler, keys, ahead: int):
+        self._host = host if "prior" in dict(sampler.shares) else None
+        self._sampler, self._keys, self._ahead = sampler, keys, ahead
+        self._pool = concurrent.futures.ThreadPoolExecutor(1) if self._host is not None else None
+        self._next: dict[tuple[int, int], concurrent.futures.Future] = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def take(self, start: int, count: int) -> dict:
+        if self._host is None:
+            return {}
+        future = self._next.pop((start, count), None)
+        batches = future.result() if future else self._read(start, count)
+        self._next = {(start + count, count): self._pool.submit(self._read, start + count, count)}
+        return {"prior": batches}
+
+    def _read(self, start: int, count: int):
+        sizes = {name: self._host.size for name, _ in self._sampler.shares}
+        positions = programs.draw_positions(self._sampler, sizes, self._keys, start, np.arange(count))["prior"]
+        flat = np.asarray(positions)  # [n, K, B]
+        batch = self._sampler.read(self._host, flat.reshape(-1))
+        return jax.tree.map(lambda x: x.reshape(*flat.shape, *x.shape[1:]), batch)

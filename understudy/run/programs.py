@@ -1,0 +1,145 @@
+"""The compiled programs of a run: everything hot is one of these calls.
+
+State has a leading seed axis K; with one seed it is squeezed away inside the program, else `vmap` runs all seeds in
+step. Update i of seed k uses fold_in(stream key of k, i), so that (seed, step) restores all randomness; and the number
+of updates in a call is traced, so that no bit depends on where calls begin and end.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from understudy.data.replay import Buffer
+
+NEVER = jnp.iinfo(jnp.int32).max
+INIT, UPDATE, ACT, EVALUATE = range(4)  # streams of randomness
+
+
+def seed_keys(seeds, stream: int) -> jax.Array:
+    """One key per seed, [K], for one stream."""
+    return jnp.stack([jax.random.fold_in(jax.random.key(seed), stream) for seed in seeds])
+
+
+def over_seeds(f, axes, outs=0):
+    """vmap `f` over the seed axis; with a single seed drop the axis instead, which costs nothing at run time.
+
+    `axes` has 0, None or a pytree of those per argument, as `vmap` takes them."""
+
+    def run(*args):
+        k = max(x.shape[0] for a, t in zip(axes, args) if a == 0 for x in jax.tree.leaves(t))
+        if k > 1:
+            return jax.vmap(f, in_axes=axes, out_axes=outs)(*args)
+        is_none = lambda x: x is None
+        squeeze = lambda a, t: jax.tree.map(lambda x: x[0], t) if a == 0 else t
+        expand = lambda a, t: jax.tree.map(lambda x: x[None], t) if a == 0 else t
+
+        def each(go, spec, tree):
+            if spec is None or spec == 0:
+                return go(spec, tree)
+            return jax.tree.map(go, spec, tree, is_leaf=is_none)
+
+        out = f(*(each(squeeze, a, t) for a, t in zip(axes, args)))
+        return each(expand, outs, out) if outs == 0 else tuple(each(expand, o, x) for o, x in zip(outs, out))
+
+    return run
+
+
+def replay_axes(replay: Buffer) -> Buffer:
+    """Seeds have their own data and share size and head, so that writing stays one contiguous copy."""
+    return Buffer(data=0, size=None, head=None, lanes=replay.lanes)
+
+
+@jax.jit
+def initialise(algo, keys, batch):
+    """Fresh states [K, ...] of every seed."""
+    return over_seeds(lambda k: algo.init(k, batch), (0,))(keys)
+
+
+@functools.partial(jax.jit, static_argnames=("names",), donate_argnums=(1,))
+def chunk(algo, state, sources, replay, sampler, keys, start, stop, given, names):
+    """Updates `start` to `stop` of every seed. Returns the state, the sums of the metrics [K, M] and, for each, the
+    first update at which it was not finite [K, M] (NEVER if it was). `given`: host batches [n, K, B, ...] or {}."""
+    one = (0, None, replay_axes(replay) if replay is not None else None, 0, 0)
+
+    def update(state, i, replay, key, given):
+        key_sample, key_update = jax.random.split(jax.random.fold_in(key, i))
+        every = sources if replay is None else sources | {"replay": replay}
+        batch = sampler(every, key_sample, given)
+        state, metrics = algo.update(state, batch, key_update)
+        return state, jnp.stack([jnp.asarray(metrics[n], jnp.float32) for n in names])
+
+    def body(i, carry):
+        state, total, bad = carry
+        now = jax.tree.map(lambda x: x[i - start], given)
+        state, values = over_seeds(update, one, (0, 0))(state, i, replay, keys, now)
+        return state, total + values, jnp.minimum(bad, jnp.where(jnp.isfinite(values), NEVER, i))
+
+    zeros = jnp.zeros((len(keys), len(names)))
+    return jax.lax.fori_loop(start, stop, body, (state, zeros, jnp.full(zeros.shape, NEVER)))
+
+
+@functools.partial(jax.jit, static_argnames=("names", "updates"), donate_argnums=(1, 3))
+def interact(
+    algo, state, sources, replay, sampler, slot, observations, keys, act_keys, start, step, given, *, names, updates
+):
+    """One step of live learning, after the environments have stepped: store the transitions, `updates` updates, choose
+    the next actions. `slot` [K, L, ...], `observations` [K, L, ...]. Returns state, replay, actions [K, L, A] and the
+    metrics [K, M], averaged over the updates (a NaN stays a NaN). `given`: host batches [updates, K, B, ...] or {}."""
+    ring = replay_axes(replay)
+
+    def one(state, replay, slot, observations, key, act_key, given):
+        replay = replay.add(slot)
+
+        def update(i, carry):
+            state, total = carry
+            key_sample, key_update = jax.random.split(jax.random.fold_in(key, start + i))
+            now = jax.tree.map(lambda x: x[i], given)
+            batch = sampler(sources | {"replay": replay}, key_sample, now)
+            state, metrics = algo.update(state, batch, key_update)
+            return state, total + jnp.stack([jnp.asarray(metrics[n], jnp.float32) for n in names])
+
+        carry = state, total = state, jnp.zeros(len(names))
+        if updates == 1:
+            state, total = update(0, carry)
+        elif updates:
+            state, total = jax.lax.fori_loop(0, updates, update, carry)
+        actions, _ = algo.act(state, observations, jax.random.fold_in(act_key, step))
+        return state, replay, actions, total / max(updates, 1)
+
+    given = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), given)  # seeds first
+    run = over_seeds(one, (0, ring, 0, 0, 0, 0, 0), (0, ring, 0, 0))
+    return run(state, replay, slot, observations, keys, act_keys, given)
+
+
+@functools.partial(jax.jit, static_argnames=("greedy",))
+def act(algo, state, observations, keys, step, greedy):
+    """Actions [K, L, A] for observations [K, L, ...] at one step of a stream."""
+    one = lambda s, o, k: algo.act(s, o, jax.random.fold_in(k, step), greedy=greedy)[0]
+    return over_seeds(one, (0, 0, 0))(state, observations, keys)
+
+
+@functools.partial(jax.jit, static_argnames=("low", "high"))
+def random_actions(keys, step, like, low=-1.0, high=1.0):
+    """Uniform actions shaped like `like` [K, L, A]."""
+    one = lambda k, x: jax.random.uniform(jax.random.fold_in(k, step), x.shape, minval=low, maxval=high)
+    return over_seeds(one, (0, 0))(keys, like)
+
+
+@functools.partial(jax.jit, donate_argnums=(0,), static_argnames=("name",))
+def fill(replay: Buffer, seed, positions, values, name):
+    """Write `values` [n] into one column of one seed's ring; positions past the end are left out."""
+    column = replay.data[name].at[seed, positions].set(values, mode="drop")
+    return Buffer(data=replay.data | {name: column}, size=replay.size, head=replay.head, lanes=replay.lanes)
+
+
+@jax.jit
+def draw_positions(sampler, sizes, keys, start, count):
+    """Where updates start + count of every seed read a host source: source -> [n, K, B]; `count` is arange(n)."""
+
+    def one(key, i):
+        return sampler.positions(sizes, jax.random.split(jax.random.fold_in(key, i))[0])
+
+    return jax.vmap(lambda i: jax.vmap(lambda k: one(k, i))(keys))(start + count)
