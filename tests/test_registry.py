@@ -24,9 +24,7 @@ def test_case_and_hyphens_do_not_matter(given, name):
 def test_an_unknown_name_gets_a_suggestion_and_where_to_look():
     with pytest.raises(SettingsError) as error:
         registry.make("iqll", 2)
-    assert str(error.value) == (
-        "There is no algorithm 'iqll'. Did you mean 'iql'? See: understudy list algorithms"
-    )
+    assert str(error.value) == ("There is no algorithm 'iqll'. Did you mean 'iql'? See: understudy list algorithms")
     with pytest.raises(SettingsError, match="understudy list policies"):
         registry.load("policy", "transfusion")
 

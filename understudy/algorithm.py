@@ -16,8 +16,22 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from understudy.core import CAPABILITIES, TRANSITION, Batch, Metrics, Net, Params, adam, descend, leaf, net, polyak
-from understudy.core import prefix, pytree, static
+from understudy.core import (
+    CAPABILITIES,
+    TRANSITION,
+    Batch,
+    Metrics,
+    Net,
+    Params,
+    adam,
+    descend,
+    leaf,
+    net,
+    polyak,
+    prefix,
+    pytree,
+    static,
+)
 from understudy.errors import SettingsError
 
 

@@ -28,7 +28,7 @@ class QCritic(Critic):
     discount: float = leaf(0.99, "weight of the next step's value", symbol="gamma", low=0.0, high=1.0)
     tau: float = leaf(0.005, "rate of the target networks' Polyak average", symbol="tau", low=0.0, high=1.0)
     learning_rate: float = leaf(3e-4, "Adam's rate for the critic", low=0.0)
-    hidden: tuple[int, ...] = static((256, 256), "widths of the hidden layers")
+    hidden: tuple[int, ...] = static((256, 256), "widths of the hidden layers", low=1)
     activation: str = static("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
     layer_norm: str = static("none", "layer norm, before or after the activation", choices=LAYER_NORM)
     ensemble: int = static(2, "number of Q networks", symbol="E", low=1)

@@ -37,7 +37,7 @@ class AWR(Extraction):
 
 @pytree
 class DDPGBC(Extraction):
-    """-lambda Q(s, pi(s)) + alpha imitation, lambda = 1/mean|Q| where normalised: the policy of TD3+BC (alpha = 1/2.5
+    """-lambda Q(s, pi(s)) + alpha imitation, lambda = 1/mean|Q| where normalised: the policy of TD3+BC (alpha = 1 / 2.5 A
     there) and ReBRAC. Fujimoto and Gu 2021, arXiv:2106.06860."""
 
     needs = ("rsample",)

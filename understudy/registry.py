@@ -196,7 +196,7 @@ DATASETS = {
 FORMATS = {
     "OGBench .npz": "a file: full and compact layouts, single-task rewards by relabelling",
     "D4RL .hdf5": "a file: flat observations, actions, rewards, terminals, timeouts",
-    "arrays": "in Python: understudy.Dataset from numpy arrays",
+    "arrays": "in Python: understudy.data.from_arrays",
 }
 
 ENVIRONMENTS = {

@@ -42,7 +42,7 @@ def test_help_fits_and_names_every_command(capsys):
 
     for name in COMMANDS:
         assert name.split()[0] in out
-    assert max(map(len, out.splitlines())) <= 100
+    assert max(map(len, out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -195,7 +195,7 @@ def raising(error):
     [
         (CheckpointError("runs/x is in use."), 2, "understudy: error: runs/x is in use.\n"),
         (DivergenceError("loss became NaN\nat 7."), 2, "understudy: error: loss became NaN at 7.\n"),
-        (KeyboardInterrupt(), 130, "understudy: error: interrupted\n"),
+        (KeyboardInterrupt(), 130, "understudy: interrupted\n"),
         (SystemExit(143), 143, ""),
         (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 2,
          "understudy: error: runs/x cannot be used (No space left on device); free space, mend permissions or give "
@@ -269,19 +269,15 @@ def test_evaluate_plays_and_prints(folder, capfd, monkeypatch):
 # --- data
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    level: str
-    message: str
-
-
 @pytest.fixture
 def data(monkeypatch):
     """understudy.data, replaced."""
-    found = [Finding("note", "5.6% of action entries were clipped")]
+    from understudy.data.dataset import Finding
+
+    found = [Finding("warning", "5.6% of action entries lie outside [-1, 1].", "they are clipped", "actions", 1234)]
     fake = types.ModuleType("understudy.data")
     fake.made = []
-    fake.make = lambda name, **options: fake.made.append((name, options)) or "data/x.npz"
+    fake.make = lambda name, out, **options: fake.made.append((name, out, options)) or "data/x.npz"
     fake.info = lambda path: {"name": str(path), "transitions": 1_001_000, "rewards": {"min": -1.0, "max": 0.0}}
     fake.check = lambda path: found
     fake.found = found
@@ -293,8 +289,10 @@ def data(monkeypatch):
 def test_data_make(data, capfd):
     name = "ogbench/cube-single-play-singletask-v0"
     assert run("data", "make", name, "--episodes", "20", "--seed", "3", "--json") == 0
-    assert data.made == [(name, {"episodes": 20, "seed": 3})]
+    assert data.made == [(name, pathlib.Path("data") / f"{name}.npz", {"episodes": 20, "seed": 3})]
     assert json.loads(capfd.readouterr().out)["path"] == "data/x.npz"
+    assert run("data", "make", "ogbench/CUBE-single-play-singletask-v0", "--out", "y.npz") == 0
+    assert data.made[-1] == (name, "y.npz", {})
 
 
 def test_data_info_prints_a_description(data, capfd):
@@ -305,12 +303,16 @@ def test_data_info_prints_a_description(data, capfd):
     assert json.loads(capfd.readouterr().out)["transitions"] == 1_001_000
 
 
-def test_data_check_fails_where_the_data_cannot_be_used(data, capfd):
+def test_data_check_fails_where_the_data_cannot_be_used(data, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert run("data", "check", "d.npz") == 0
-    assert "can be trained on" in capfd.readouterr().out
-    data.found.append(Finding("error", "NaN in observations at row 7"))
+    assert capfd.readouterr().out == (
+        "warning: 5.6% of action entries lie outside [-1, 1]; they are clipped (actions, \n"
+        "first at row 1,234)\nThis data set can be trained on.\n"
+    )
+    data.found.append(dataclasses.replace(data.found[0], level="error", message="NaN", mend="", key="", row=None))
     assert run("data", "check", "d.npz") == 2
-    assert "error: NaN in observations at row 7" in capfd.readouterr().out
+    assert "error: NaN\nThis data set cannot be trained on as it is." in capfd.readouterr().out
     assert run("data", "check", "d.npz", "--json") == 2
     found = json.loads(capfd.readouterr().out)
     assert found["ok"] is False and len(found["findings"]) == 2

@@ -54,6 +54,8 @@ def test_what_happened_after_the_switch(tmp_path):
     [
         ((40, 35, 45), 0.0, None, 0),  # never below the 30 of the switch
         ((10, 5, 20), 0.5, 10_000, None),  # never back
+        ((10, 5, 31), 0.5, 10_000, 15_000),
+        ((30, 5, 4), 0.52, 15_000, None),  # level first, then lost
         ((10, 30, 5), 0.5, 15_000, None),  # back once, then the deepest dip: not recovered
         ((10, 29, 30), 0.4, 5_000, 15_000),  # exactly back
     ],
@@ -170,7 +172,8 @@ def test_metrics_become_arrays_with_nan_where_a_line_has_none(tmp_path):
         {"phase": "offline", "updates": 100, "env_steps": 0, "seconds": 1.0, "metrics": {"critic/q": [1.0, 3.0]}},
         {"phase": "warmup", "updates": 100, "env_steps": 50, "seconds": 2.0,
          "episodes": {"return": [4.0, 8.0], "success": [0.0, 1.0]}},
-        {"phase": "online", "updates": 500, "env_steps": 90, "seconds": 4.0, "metrics": {"critic/q": [2.0, float("nan")]}},
+        {"phase": "online", "updates": 500, "env_steps": 90, "seconds": 4.0,
+         "metrics": {"critic/q": [2.0, float("nan")]}},
     ]  # fmt: skip
     found = curves.read(fake_runs.write(tmp_path, metrics=rows)).metrics
     np.testing.assert_array_equal(found.values["critic/q"], [[1, 3], [np.nan, np.nan], [2, np.nan]])

@@ -10,7 +10,8 @@ import fake_runs
 import numpy as np
 import pytest
 
-from understudy.evaluate import report
+from understudy.errors import CheckpointError
+from understudy.evaluate import plot, report
 
 VOID = {"meta", "br"}
 
@@ -154,6 +155,22 @@ def test_an_empty_folder_and_a_manifest_that_is_not_json(tmp_path):
     assert "manifest.json could not be read" in text
 
 
+def test_a_report_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):
+    folder = fake_runs.offline_only(tmp_path / "run")
+    before = report.write(folder).read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report.os, "replace", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        report.write(folder)
+    assert (folder / "report.html").read_bytes() == before
+    assert not list(folder.glob(".report*"))
+    with pytest.raises(CheckpointError, match="Could not write"):
+        report.write(tmp_path / "absent")
+
+
 def test_logs_without_a_manifest_still_make_a_curve(tmp_path):
     folder = fake_runs.offline_to_online(tmp_path / "run")
     (folder / "manifest.json").unlink()
@@ -224,8 +241,10 @@ def test_details_hold_settings_data_versions_and_resumes(tmp_path):
     folder = fake_runs.offline_to_online(tmp_path / "run")
     fake_runs.write(folder, manifest=fake_runs.manifest(resumes=resumes))
     _, text, _ = read(folder)
-    for words in ("critic.tau 0.005", "policy.hidden 256 256 256 ●", "9f2b" * 16, "100,000 transitions, 100 episodes",
-                  "clipped 5.6% of action entries", "mujoco 3.11.0", '{"online": 20000}', "eval_every 5000"):  # fmt: skip
+    for words in (
+        "critic.tau 0.005", "policy.hidden 256 256 256 ●", "9f2b" * 16, "100,000 transitions, 100 episodes",
+        "clipped 5.6% of action entries", "mujoco 3.11.0", '{"online": 20000}', "eval_every 5000",
+    ):  # fmt: skip
         assert words in text
 
 
@@ -235,12 +254,12 @@ def test_details_hold_settings_data_versions_and_resumes(tmp_path):
         (0.0, 1.0, 6, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
         (0.0, 30_000.0, 4, [0, 10_000, 20_000, 30_000]),
         (-62.0, -31.0, 4, [-60, -50, -40]),
-        (0.7, 9.8, 4, [2.5, 5, 7.5]),
+        (0.7, 9.8, 4, [2, 4, 6, 8]),
         (3.0, 3.0, 4, [3.0]),
     ],
 )
 def test_ticks_are_round_numbers(low, high, most, ticks):
-    assert report._ticks(low, high, most) == pytest.approx(ticks)
+    assert plot.round_numbers(low, high, most) == pytest.approx(ticks)
 
 
 def test_running_mean_skips_gaps():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from understudy.envs import Episodes, Pool, make, reset_seed
-from understudy.errors import EnvError
+from understudy.errors import DivergenceError, EnvError
 from understudy.evaluate.rollouts import Episode, rollouts
 
 
@@ -63,6 +63,9 @@ def test_half_cheetah_has_its_normalised_score():
 def test_what_does_not_fit_is_refused(scripted):
     with pytest.raises(EnvError, match=r"gave actions \(1, 2, 3\).*expects \(1, 2, 1\)"):
         rollouts(lambda o, s: np.zeros((1, 2, 3)), scripted, episodes=2, seed=0)
+    for workers in (0, 1):
+        with pytest.raises(DivergenceError, match="not a number"):
+            rollouts(lambda o, s: np.full((1, 2, 1), np.nan), "Pendulum-v1", episodes=2, seed=0, workers=workers)
     with pytest.raises(EnvError, match="at least one"):
         rollouts(lambda o, s: np.zeros((1, 1, 1)), scripted, episodes=0, seed=0)
     with Pool(scripted, 1, workers=0) as pool, pytest.raises(EnvError, match="expected at least 2"):

@@ -60,37 +60,28 @@ def test_scan_equals_loop(case):
     assert_close(metrics, jax.tree.map(lambda *x: jnp.stack(x), *rows))
 
 
-def test_chunk_length_does_not_change_what_is_learned(case):
-    whole, _ = case.chunk(case.algorithm, case.state, case.batch, case.key, 0)
-    half, _ = case.chunk(case.algorithm, case.state, case.batch, case.key, 0, n=5)
-    parts, _ = case.chunk(case.algorithm, half, case.batch, case.key, 5, n=5)
-    assert_close(parts, whole)
-
-
 def test_seeds_in_one_program_equal_separate_runs_and_every_leaf_may_be_swept(case, full_batch):
     """vmap over two seeds, each with its own batch and its own value of every leaf, equals two runs."""
     algorithms = [case.algorithm, jax.tree.map(lambda x: 0.9 * x, case.algorithm)]
     batches = [{k: v for k, v in full_batch(seed).items() if k in case.batch} for seed in (0, 1)]
     keys = [jax.random.key(5), jax.random.key(6)]
     stack = lambda trees: jax.tree.map(lambda *x: jnp.stack([jnp.asarray(i) for i in x]), *trees)
-    init = lambda algorithm, batch, key: algorithm.init(key, batch)
-    states = [init(*args) for args in zip(algorithms, batches, keys)]
-    assert_close(jax.vmap(init)(stack(algorithms), stack(batches), jnp.stack(keys)), stack(states))
 
-    def run(algorithm, state, batch, key):
-        metrics = {}
-        for i in range(3):
-            state, metrics = algorithm.update(state, batch, jax.random.fold_in(key, i))
-        return state, metrics
+    def run(algorithm, batch, key):
+        start = algorithm.init(key, batch)
+        body = lambda state, i: algorithm.update(state, batch, jax.random.fold_in(key, i))
+        return start, *jax.lax.scan(body, start, jnp.arange(3))
 
     alone = []
-    for algorithm, state, batch, key in zip(algorithms, states, batches, keys):
+    for algorithm, batch, key in zip(algorithms, batches, keys):
+        state, rows = algorithm.init(key, batch), []
+        start = state
         for i in range(3):
             state, metrics = case.update(algorithm, state, batch, jax.random.fold_in(key, i))
-        alone.append((state, metrics))
-    assert not equal(alone[0][1], alone[1][1])
-    together = jax.jit(jax.vmap(run))(stack(algorithms), stack(states), stack(batches), jnp.stack(keys))
-    assert_close(together, stack(alone))
+            rows.append(metrics)
+        alone.append((start, state, stack(rows)))
+    assert not equal(alone[0][2], alone[1][2])
+    assert_close(jax.jit(jax.vmap(run))(stack(algorithms), stack(batches), jnp.stack(keys)), stack(alone))
 
 
 def test_a_new_number_does_not_recompile(case):
@@ -141,8 +132,10 @@ def test_unused_batch_keys_change_nothing(case, full_batch):
     extra = full_batch() | case.batch | {"an_unused_key": jnp.full((16, 2), jnp.nan)}
     assert extra.keys() > case.batch.keys()
     assert equal(case.algorithm.init(jax.random.key(0), extra), case.state)
-    plain = case.update(case.algorithm, case.state, case.batch, case.key)
-    assert equal(case.update(case.algorithm, case.state, extra, case.key), plain)
+    program = lambda batch: case.update.lower(case.algorithm, case.state, batch, case.key).as_text()
+    if program(extra) != program(case.batch):  # the same program gives the same bits; else compare those
+        plain = case.update(case.algorithm, case.state, case.batch, case.key)
+        assert equal(case.update(case.algorithm, case.state, extra, case.key), plain)
 
 
 def test_each_missing_key_is_named(case):

@@ -1,8 +1,8 @@
 """The command line: thin. It parses, calls the functions that a notebook would call, and prints what they return.
 
-    parser.py     options of each command, and `--critic.expectile 0.9`: settings by dotted name
-    commands.py   one function per command -> Outcome
-    show.py       tables
+parser.py     options of each command, and `--critic.expectile 0.9`: settings by dotted name
+commands.py   one function per command -> Outcome
+show.py       tables
 """
 
 from __future__ import annotations
@@ -34,8 +34,13 @@ def main(argv: list[str] | None = None) -> int:
         if as_json:
             print(json.dumps(value, allow_nan=False, default=_plain), flush=True)
         elif show is not None:
-            show()
-            sys.stdout.flush()
+            try:
+                show()
+                sys.stdout.flush()
+            except BrokenPipeError:
+                raise
+            except Exception as error:
+                return _defect(error)[0]
         return code
     except BrokenPipeError:
         # Python flushes standard output once more at exit; give it somewhere to go.
@@ -54,7 +59,8 @@ def _run(argv: list[str], as_json: bool):
     except UserError as error:
         return _fail(2, str(error))
     except KeyboardInterrupt:
-        return _fail(130, "interrupted")  # how to go on was said where it was known
+        print("understudy: interrupted", file=sys.stderr, flush=True)  # how to go on was said where it is known
+        return 130, {"error": "interrupted"}, None
     except SystemExit as error:  # SIGTERM: the run saved and said so
         return error.code if isinstance(error.code, int) else 1, {"error": "stopped by a signal"}, None
     except BrokenPipeError:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -221,7 +222,8 @@ def data_make(args, raw, argv, parser) -> Outcome:
     from understudy.cli import show
 
     name = registry.match("dataset", args.name, registry.DATASETS)
-    path = data.make(name, **_given(args, "out", "episodes", "seed"))
+    out = args.out or pathlib.Path("data") / f"{name}.npz"  # one of the places where names are looked up
+    path = data.make(name, out, **_given(args, "episodes", "seed"))
     value = {"path": str(path)} | dict(data.info(path))
     return Outcome(value, lambda: show.info(value))
 
@@ -239,7 +241,7 @@ def data_check(args, raw, argv, parser) -> Outcome:
     from understudy.cli import show
 
     findings = [dataclasses.asdict(f) for f in data.check(args.path)]
-    bad = any(f.get("level") == "error" for f in findings)
+    bad = any(f["level"] == "error" for f in findings)
     value = {"path": args.path, "ok": not bad, "findings": findings}
     return Outcome(value, lambda: show.findings(value), code=2 if bad else 0)
 

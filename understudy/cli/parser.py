@@ -256,21 +256,22 @@ HELP = f"""understudy: learn a policy from recordings, then improve it live.
 
 usage: understudy COMMAND ... [--json]
 
-  demo                         a robot arm learns from recordings, then gets better live
+  demo                         an arm learns from recordings, then improves live
   train ALGORITHM [DATASET]    learn offline, live, or one after the other
-  resume RUN                   go on with a run that was stopped, or further than planned
-  evaluate RUN                 play fresh episodes with its policy, record a video
+  resume RUN                   go on with a stopped run, or further than planned
+  evaluate RUN                 play fresh episodes with its policy, make a video
   data make|info|check         generate, describe or check a data set
   list WHAT                    algorithms, policies, datasets or presets
 
 examples:
   understudy demo
   understudy data make {CUBE}
-  understudy train iql {CUBE} --offline 60k --online 20k
+  understudy train iql {CUBE} --online 20k
   understudy evaluate runs/demo --episodes 100 --video demo.mp4
 
-understudy COMMAND --help shows its options; understudy train iql --help the settings of IQL.
---json prints one machine-readable object on standard output. --version shows the version.
+understudy COMMAND --help shows its options,
+understudy train iql --help the settings of IQL.
+--json prints one machine-readable object on standard output.
 """
 
 

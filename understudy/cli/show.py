@@ -106,7 +106,7 @@ def listing(what: str, rows: list[dict]) -> None:
         table = _table("data set", "what it is")
         for r in rows:
             table.add_row(r["name"], r["summary"])
-        after = "Generate one: understudy data make NAME    Describe a file: understudy data info PATH"
+        after = "Generate one: understudy data make NAME\nDescribe a file: understudy data info PATH"
     else:
         table = _table("preset", "settings")
         section = None
@@ -178,9 +178,10 @@ def findings(value: dict[str, Any]) -> None:
     """What a check of a data set found."""
     out = _console()
     for f in value["findings"]:
-        rest = {k: v for k, v in f.items() if k not in ("level", "message") and v not in (None, "", ())}
-        more = f" ({_fact(rest)})" if rest else ""
-        out.print(f"{f.get('level', 'note')}: {f.get('message', '')}{more}")
+        text = f"{f['message'].rstrip('.')}; {f['mend']}" if f["mend"] else f["message"]
+        row = "" if f["row"] is None else f"first at row {f['row']:,}"
+        where = ", ".join(x for x in (f["key"], row) if x)
+        out.print(f"{f['level']}: {text}" + (f" ({where})" if where else ""))
     out.print("This data set cannot be trained on as it is." if not value["ok"] else "This data set can be trained on.")
 
 

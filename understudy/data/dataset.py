@@ -1,59 +1,410 @@
-"""A data set in memory: trajectories with T+1 observations each."""
+"""The one schema of recorded data, its checks at the border, and what is derived from it.
+
+A trajectory of T transitions has T+1 observations, so that nothing is stored twice and no successor is ever missing.
+Time-outs end a trajectory; only terminations cut a bootstrap.
+"""
+
 from __future__ import annotations
-import dataclasses, hashlib, pathlib
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
+
 from understudy.errors import DataError
 
-def monte_carlo_returns(rewards, masks, ends, discount, lowest=None):
-    lowest = min(float(np.min(rewards)), 0.0) if lowest is None else lowest
-    out = np.zeros(len(rewards)); nxt = 0.0
-    for i in range(len(rewards) - 1, -1, -1):
-        if ends[i]: nxt = lowest / (1 - discount)
-        nxt = rewards[i] + discount * masks[i] * nxt
-        out[i] = nxt
-    return out.astype(np.float32)
+Tree = Any  # an array, or nested dictionaries of arrays
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    observations: np.ndarray
+    """N transitions in E recorded trajectories, in memory or memory-mapped.
+
+    Attributes:
+      observations: [N + E, ...] or nested dictionaries of such: trajectory after trajectory, T+1 rows each; float32,
+        images uint8.
+      actions: [N, A] float32 in [-1, 1].
+      rewards: [N] float32, or None for data without rewards.
+      terminations: [N] bool, a success or failure state with nothing to bootstrap from; in relabelled play data these
+        may stand in mid-trajectory.
+      truncations: [N] bool, the last transition of a trajectory that was cut off; never cuts a bootstrap.
+      lengths: [E] int, transitions of each trajectory; sums to N.
+      name: short name.
+      source: where it came from.
+      sha256: identity of the content, hexadecimal: of the file, else of the arrays.
+      env: id of the environment that it belongs to, where known.
+      action_low, action_high: [A] the original range, mapped affinely to [-1, 1].
+      notes: what loading did and found, one sentence each.
+    """
+
+    observations: Tree
     actions: np.ndarray
     rewards: np.ndarray | None
     terminations: np.ndarray
     truncations: np.ndarray
     lengths: np.ndarray
-    name: str = ""
-    source: str = ""
-    sha256: str = ""
-    env: str | None = None
-    notes: tuple = ()
-    @property
-    def size(self): return len(self.actions)
-    @property
-    def episodes(self): return len(self.lengths)
-    @property
-    def masks(self): return 1 - self.terminations.astype(np.float32)
-    @property
-    def ends(self):
-        e = np.zeros(self.size, bool); e[np.cumsum(self.lengths) - 1] = True; return e
-    @property
-    def rows(self): return np.arange(self.size) + np.repeat(np.arange(self.episodes), self.lengths)
-    def transitions(self, *, mc_discount=None):
-        d = dict(observations=self.observations[self.rows], actions=self.actions, masks=self.masks, next_observations=self.observations[self.rows + 1], ends=self.ends)
-        if self.rewards is not None: d["rewards"] = self.rewards
-        if mc_discount is not None: d["mc_returns"] = monte_carlo_returns(self.rewards, self.masks, self.ends, mc_discount)
-        return d
+    name: str
+    source: str
+    sha256: str
+    env: str | None
+    action_low: np.ndarray
+    action_high: np.ndarray
+    notes: tuple[str, ...] = ()
 
-def load(path, *, env=None, rewards=None):
-    path = pathlib.Path(path)
-    sha = hashlib.sha256(path.read_bytes()).hexdigest()
-    if path.suffix == ".npz":
-        z = np.load(path)
-        t = z["terminals"] > 0; E = np.flatnonzero(t); starts = np.r_[0, E[:-1] + 1]; lengths = E - starts
-        keep = ~t
-        return Dataset(z["observations"].astype("f"), np.clip(z["actions"][keep], -1, 1).astype("f"), z["rewards"][keep].astype("f"), z["masks"][keep] == 0, np.zeros(keep.sum(), bool), lengths, path.stem, str(path), sha, path.stem)
-    import h5py
-    with h5py.File(path) as f:
-        ends = np.array(f["terminals"]) | np.array(f["timeouts"]); E = np.flatnonzero(ends); starts = np.r_[0, E[:-1] + 1]
-        o, n = np.array(f["observations"]), np.array(f["next_observations"])
-        obs = np.concatenate([np.concatenate([o[s:e + 1], n[e:e + 1]]) for s, e in zip(starts, E)])
-        return Dataset(obs.astype("f"), np.array(f["actions"]), np.array(f["rewards"]), np.array(f["terminals"]), np.array(f["timeouts"]), E - starts + 1, path.stem, str(path), sha, env)
+    @property
+    def size(self) -> int:
+        """Transitions, N."""
+        return len(self.actions)
+
+    @property
+    def episodes(self) -> int:
+        """Trajectories, E."""
+        return len(self.lengths)
+
+    @functools.cached_property
+    def masks(self) -> np.ndarray:
+        """[N] float32, 1 - terminations: the weight of the bootstrap."""
+        return 1 - np.asarray(self.terminations, np.float32)
+
+    @functools.cached_property
+    def ends(self) -> np.ndarray:
+        """[N] bool, the last transition of its trajectory."""
+        ends = np.zeros(self.size, bool)
+        ends[np.cumsum(self.lengths) - 1] = True
+        return ends
+
+    @functools.cached_property
+    def rows(self) -> np.ndarray:
+        """[N] int, the row of a transition's observation; its successor is in the next row."""
+        return np.arange(self.size) + np.repeat(np.arange(self.episodes), self.lengths)
+
+    def transitions(self, *, mc_discount: float | None = None) -> dict[str, Tree]:
+        """Columns [N, ...]: observations, actions, rewards (where there are any), masks, next_observations, ends.
+
+        Args:
+          mc_discount: also give mc_returns, the discounted sum of rewards to come, with this discount in [0, 1).
+
+        Raises:
+          DataError: mc_returns of data without rewards.
+        """
+        columns = {
+            "observations": tree_map(lambda x: np.asarray(x[self.rows]), self.observations),
+            "actions": np.asarray(self.actions),
+            "masks": self.masks,
+            "next_observations": tree_map(lambda x: np.asarray(x[self.rows + 1]), self.observations),
+            "ends": self.ends,
+        }
+        if self.rewards is not None:
+            columns["rewards"] = np.asarray(self.rewards)
+        if mc_discount is not None:
+            if self.rewards is None:
+                raise DataError(f"{self.name} has no rewards, so it has no returns; name an environment that defines "
+                                f"them (env=...).")  # fmt: skip
+            columns["mc_returns"] = monte_carlo_returns(self.rewards, self.masks, self.ends, mc_discount)
+        return columns
+
+    def subset(self, transitions: int) -> Dataset:
+        """The first whole trajectories that hold at least so many transitions (all of them where there are fewer)."""
+        if transitions < 1:
+            raise DataError(f"subset({transitions}): expected at least 1 transition.")
+        count = min(int(np.searchsorted(np.cumsum(self.lengths), transitions)) + 1, self.episodes)
+        if count == self.episodes:
+            return self
+        n = int(self.lengths[:count].sum())
+        part = {k: getattr(self, k)[:n] for k in ("actions", "terminations", "truncations")}
+        return dataclasses.replace(
+            self,
+            **part,
+            observations=tree_map(lambda x: x[: n + count], self.observations),
+            rewards=None if self.rewards is None else self.rewards[:n],
+            lengths=self.lengths[:count],
+            sha256=hashlib.sha256(f"{self.sha256} trajectories {count}".encode()).hexdigest(),
+            notes=(*self.notes, f"the first {count:,} of {self.episodes:,} trajectories"),
+        )
+
+    def __repr__(self) -> str:
+        rewards = "without rewards" if self.rewards is None else "with rewards"
+        env = f", env {self.env}" if self.env else ""
+        return (f"Dataset({self.name}: {self.size:,} transitions in {self.episodes:,} trajectories, observations "
+                f"{shapes(self.observations)}, {self.actions.shape[1]} actions, {rewards}{env})")  # fmt: skip
+
+    @staticmethod
+    def from_arrays(*args, **kwargs) -> Dataset:
+        """See `from_arrays`."""
+        return from_arrays(*args, **kwargs)
+
+
+def monte_carlo_returns(rewards, masks, ends, discount: float, *, lowest: float | None = None) -> np.ndarray:
+    """Discounted sums of rewards to come, G_i = r_i + discount masks_i G_{i+1}, within each trajectory.
+
+    Where a trajectory ends without termination, what would have come is taken as its lower bound
+    min(lowest, 0) / (1 - discount), so that the result stays a lower bound of the value.
+
+    Args:
+      rewards: [N]. masks: [N], 0 where terminated. ends: [N] bool, last transitions of trajectories.
+      discount: gamma in [0, 1).
+      lowest: smallest reward there can be; default that of `rewards`.
+
+    Returns:
+      [N] float32.
+
+    Source: Cal-QL (arXiv:2303.05479), which takes r_min / (1 - gamma) as the return of failed trajectories.
+    """
+    if not 0 <= discount < 1:
+        raise DataError(f"The discount of Monte-Carlo returns is {discount}; give one in [0, 1).")
+    rewards = np.asarray(rewards, np.float64)
+    if not len(rewards):
+        return np.zeros(0, np.float32)
+    lowest = float(rewards.min()) if lowest is None else lowest
+    tail = min(lowest, 0.0) / (1 - discount)
+    factors = (discount * np.asarray(masks, np.float64)).tolist()
+    out, following, backwards = [], tail, reversed(np.asarray(ends, bool).tolist())
+    for reward, factor, end in zip(reversed(rewards.tolist()), reversed(factors), backwards):
+        following = reward + factor * (tail if end else following)
+        out.append(following)
+    return np.array(out[::-1], np.float32)
+
+
+# --- trees -----------------------------------------------------------------------------------------------------------
+
+
+def tree_map(function: Callable, tree: Tree) -> Tree:
+    """`function` of every array of a nested dictionary."""
+    if isinstance(tree, Mapping):
+        return {k: tree_map(function, v) for k, v in tree.items()}
+    return function(tree)
+
+
+def leaves(tree: Tree, name: str = "observations") -> dict[str, np.ndarray]:
+    """{dotted name: array}, in sorted order."""
+    if isinstance(tree, Mapping):
+        return {k: v for key in sorted(tree) for k, v in leaves(tree[key], f"{name}.{key}").items()}
+    return {name: tree}
+
+
+def shapes(tree: Tree) -> Any:
+    """The shape of one row: a tuple, or a dictionary of tuples."""
+    return tree_map(lambda x: tuple(int(n) for n in x.shape[1:]), tree)
+
+
+# --- the schema, checked once at the border --------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something worth knowing about a data set.
+
+    Attributes:
+      level: "error" (it cannot be used), "warning" (it can, but look) or "info".
+      message: what was found and what was expected.
+      mend: what to do about it.
+      key: the column, where there is one. row: its first row in question.
+    """
+
+    level: str
+    message: str
+    mend: str = ""
+    key: str = ""
+    row: int | None = None
+
+    def __str__(self) -> str:
+        return self.message if not self.mend else f"{self.message.rstrip('.')}; {self.mend}"
+
+
+class Report(list):
+    """Findings as they come up. An error raises `DataError` at once unless `keep` collects it."""
+
+    def __init__(self, what: str, keep: bool = False):
+        super().__init__()
+        self.what, self.keep = what, keep
+
+    def error(self, message: str, mend: str, key: str = "", row: int | None = None) -> None:
+        finding = Finding("error", message, mend, key, row)
+        if not self.keep:
+            raise DataError(f"{self.what}: {finding}")
+        self.append(finding)
+
+    def warning(self, message: str, mend: str = "", key: str = "", row: int | None = None) -> None:
+        self.append(Finding("warning", message, mend, key, row))
+
+    def info(self, message: str, mend: str = "", key: str = "") -> None:
+        self.append(Finding("info", message, mend, key))
+
+    @property
+    def failed(self) -> bool:
+        return any(f.level == "error" for f in self)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(str(f) for f in self)
+
+
+def check_column(x: np.ndarray, key: str, report: Report, *, ndim: int | None = None, rows: np.ndarray | None = None):
+    """Return a column as float32 (uint8 stays), checked for type, dimensions and numbers that are none.
+
+    Args:
+      ndim: dimensions it must have. rows: row in the file of each row, for messages.
+    """
+    x = np.asarray(x)
+    if x.dtype.kind not in "fiub":
+        report.error(f"{key} holds {x.dtype} values; expected numbers", "write it as float32", key)
+        return x
+    if ndim is not None and x.ndim == ndim + 1 and x.shape[-1] == 1:
+        x = x[..., 0]  # rewards [N, 1]
+    if ndim is not None and x.ndim != ndim:
+        expected = {1: "[N]", 2: "[N, A]"}[ndim]
+        hint = "discrete actions are not read; " if key == "actions" and x.ndim == 1 else ""
+        report.error(f"{key} has the shape {list(x.shape)}; expected {expected}", f"{hint}write one row a step", key)
+        return x
+    if x.dtype.kind == "f":
+        x = x.astype(np.float32, copy=False) if x.dtype.itemsize <= 4 else _narrow(x)
+        bad = first_not_finite(x)
+        if bad is not None:
+            row = int(bad if rows is None else rows[bad])
+            word = "NaN" if np.isnan(x[bad]).any() else "infinity"
+            report.error(f"{key} holds {word}, first in row {row:,}", "remove or repair that trajectory", key, row)
+    elif not (x.dtype == np.uint8 and key.startswith(("observations", "next_observations"))):
+        x = x.astype(np.float32)
+    return x
+
+
+def _narrow(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is then found
+        return x.astype(np.float32)
+
+
+def first_not_finite(x: np.ndarray) -> int | None:
+    """The first row with NaN or infinity, or None. Reads in pieces, so that a mapped file is never copied whole."""
+    step = max(1, (1 << 22) // max(1, int(np.prod(x.shape[1:]))))
+    for i in range(0, len(x), step):
+        fine = np.isfinite(x[i : i + step])
+        if not fine.all():
+            return i + int(np.argmin(fine.reshape(len(fine), -1).all(1)))
+    return None
+
+
+def check_flags(x: np.ndarray, key: str, report: Report) -> np.ndarray:
+    """Return a column [N] of 0 and 1 as bool."""
+    x = np.asarray(x)
+    if x.ndim == 2 and x.shape[1] == 1:
+        x = x[:, 0]
+    if x.ndim != 1:
+        report.error(f"{key} has the shape {list(x.shape)}; expected [N]", "write one flag a step", key)
+        return np.zeros(len(x) if x.ndim else 0, bool)
+    if x.dtype == bool:
+        return x
+    wrong = ~((x == 0) | (x == 1)) if x.dtype.kind in "fiu" else np.ones(len(x), bool)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        report.error(f"{key} holds {x[row]!s} in row {row:,}; expected 0 or 1", "write it as bool", key, row)
+        return np.zeros(len(x), bool)
+    return x == 1
+
+
+def scale_actions(actions: np.ndarray, low, high, given: bool, report: Report) -> tuple[np.ndarray, Any, Any]:
+    """Map actions from [low, high] to [-1, 1] and clip what lies outside; returns (actions, low, high)."""
+    size = actions.shape[1]
+    low = np.broadcast_to(np.asarray(low, np.float32), (size,)).copy()
+    high = np.broadcast_to(np.asarray(high, np.float32), (size,)).copy()
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        report.error(f"The action range is {low} to {high}; expected finite numbers, low below high", "mend the range")
+        return actions, low, high
+    if not ((low == -1).all() and (high == 1).all()):
+        actions = (2 * (actions - low) / (high - low) - 1).astype(np.float32)
+    largest = float(np.abs(actions).max(initial=0.0))
+    if largest > 1:
+        # Rounding of a stored bound is no finding.
+        outside = np.abs(actions) > 1 + 1e-5
+        share = float(outside.mean())
+        actions = np.clip(actions, -1, 1)
+        if share > 0.5 and not given:
+            report.error(
+                f"{share:.0%} of action entries lie outside [-1, 1] (up to {largest:.3g})",
+                "say which range they were recorded in: action_range=(low, high)",
+                "actions",
+            )
+        elif share:
+            bounds = "[-1, 1]" if not given else "the action range"
+            report.warning(
+                f"{share:.1%} of action entries lay outside {bounds} (up to {largest:.3g} after scaling) and were "
+                f"clipped",
+                key="actions",
+                row=int(np.argmax(outside.any(1))),
+            )
+    elif 0 < largest < 0.05:
+        report.warning(f"No action is larger than {largest:.2g} in a range of [-1, 1]",
+                       "say which range they were recorded in: action_range=(low, high)", "actions")  # fmt: skip
+    return actions, low, high
+
+
+# --- arrays in memory ------------------------------------------------------------------------------------------------
+
+
+def from_arrays(
+    observations: Tree,
+    actions,
+    rewards=None,
+    terminations=None,
+    truncations=None,
+    next_observations: Tree = None,
+    *,
+    env: str | None = None,
+    name: str = "arrays",
+    action_range: tuple[Any, Any] | None = None,
+) -> Dataset:
+    """A data set of arrays in memory.
+
+    Args:
+      observations: [N, ...], or [N + E, ...] with each trajectory's last observation in place, or nested dictionaries.
+      actions: [N, A].
+      rewards: [N], or None.
+      terminations: [N] bool, states with nothing to bootstrap from; they end a trajectory.
+      truncations: [N] bool, trajectories cut off there. The last transition always ends one.
+      next_observations: [N, ...]; without it (and with N observations) a trajectory that was cut off loses its last
+        transition, which has no successor.
+      env: environment id. name: for reports.
+      action_range: (low, high), numbers or [A], that is mapped to [-1, 1]; default [-1, 1] itself.
+
+    Raises:
+      DataError: shapes, types or numbers that do not fit the schema; says which and where.
+    """
+    from understudy.data.formats import flat
+
+    columns = {
+        "observations": observations, "actions": actions, "rewards": rewards, "terminations": terminations,
+        "truncations": truncations, "next_observations": next_observations,
+    }  # fmt: skip
+    columns = {k: tree_map(np.asarray, v) for k, v in columns.items() if v is not None}
+    report = Report(name)
+    return finish(
+        flat(columns, report), report, name=name, source="arrays in memory", sha256=digest(columns), env=env,
+        action_range=action_range,
+    )  # fmt: skip
+
+
+def finish(parts: dict, report: Report, *, name, source, sha256, env, action_range=None) -> Dataset | None:
+    """The data set of checked parts, with actions scaled; None where `report` keeps an error."""
+    if report.failed:
+        return None
+    low, high = (-1.0, 1.0) if action_range is None else action_range
+    actions, low, high = scale_actions(parts["actions"], low, high, action_range is not None, report)
+    if report.failed:
+        return None
+    return Dataset(
+        **(parts | {"actions": actions}), name=name, source=source, sha256=sha256, env=env, action_low=low,
+        action_high=high, notes=report.notes,
+    )  # fmt: skip
+
+
+def digest(columns: Mapping[str, Tree]) -> str:
+    """SHA-256 of named arrays: names, types, shapes and bytes."""
+    total = hashlib.sha256()
+    for key in sorted(columns):
+        for name, x in leaves(columns[key], key).items():
+            x = np.ascontiguousarray(x)
+            total.update(f"{name} {x.dtype.str} {x.shape}\n".encode())
+            total.update(x.reshape(-1).view(np.uint8).data if x.dtype.kind != "O" else b"")
+    return total.hexdigest()

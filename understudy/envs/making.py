@@ -27,7 +27,7 @@ INSTALL = "pip install 'understudy[envs]'"
 SCORES = {"HalfCheetah-v4": (-280.178953, 12135.0), "HalfCheetah-v5": (-280.178953, 12135.0)}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class EnvSpec:
     """What a policy and a data set must fit.
 
@@ -54,7 +54,7 @@ class EnvSpec:
     score: tuple[float, float] | None
     versions: dict[str, str]
     note: str
-    step_seconds: float = dataclasses.field(compare=False)
+    step_seconds: float
 
     def normalised(self, return_: float) -> float | None:
         """Return the benchmark's score of an episode return (0 random, 100 expert), or None."""
@@ -87,9 +87,14 @@ def make(env_id: str, *, render: bool | tuple[int, int] = False) -> gymnasium.En
     except EnvError:
         raise
     except ImportError as error:
-        raise EnvError(f"Environment '{env_id}' needs a package that does not import ({error}): {INSTALL}.") from error
+        raise EnvError(
+            f"Environment '{env_id}' needs a package that does not import ({_line(error)}): {INSTALL}."
+        ) from error
+    except gymnasium.error.DependencyNotInstalled as error:
+        what = str(error.args[0] if error.args else error).split(",")[0]
+        raise EnvError(f"Environment '{env_id}' needs a package that is missing ({what}): {INSTALL}.") from error
     except Exception as error:  # whatever a third party's constructor raises is the user's choice of environment
-        raise EnvError(f"Environment '{env_id}' could not be made ({type(error).__name__}: {error}).") from error
+        raise EnvError(f"Environment '{env_id}' could not be made ({type(error).__name__}: {_line(error)}).") from error
 
 
 @functools.cache
@@ -206,7 +211,9 @@ def _needs(package: str, env_id: str):
     try:
         yield
     except ImportError as error:
-        raise EnvError(f"Environment '{env_id}' needs {package}, which is missing ({error}): {INSTALL}.") from error
+        raise EnvError(
+            f"Environment '{env_id}' needs {package}, which is missing ({_line(error)}): {INSTALL}."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -215,6 +222,10 @@ def _quiet():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _draws_with_mujoco(spec) -> bool:

@@ -13,7 +13,7 @@ from understudy import progress
 from understudy.envs.episodes import Episodes
 from understudy.envs.making import describe, make
 from understudy.envs.process import Child
-from understudy.errors import EnvError
+from understudy.errors import DivergenceError, EnvError
 
 # Columns of what a step reports for each slot: 1 if its episode ended, then that episode's figures.
 ENDED, RETURN, SUCCESS, LENGTH = range(4)
@@ -139,8 +139,14 @@ class Pool:
         Returns:
           observations [num_envs, O], of the next episode where one ended; report [num_envs, 4]: 1 if the episode ended,
           its return, its success (nan if undefined) and its length.
+
+        Raises:
+          DivergenceError: an action is not a number.
+          EnvError: a worker process ended.
         """
         actions = np.ascontiguousarray(actions, np.float32)
+        if not np.isfinite(actions).all():
+            raise DivergenceError(f"'{self.env_id}' was given an action that is not a number; expected [-1, 1].")
         if self._local is not None:
             return self._local.step(actions)
         with self._whole():

@@ -1,12 +1,12 @@
 """report.html: one page about a run that needs nothing but itself (and the video beside it).
 
-Charts are inline SVG drawn here, coloured by CSS variables, so that the page follows the reader's light or dark theme,
+Charts are inline SVG (`plot`), coloured by CSS variables, so that the page follows the reader's light or dark theme,
 prints, and has no script. Every text that comes from a file is escaped.
 """
 
 from __future__ import annotations
 
-import html
+import contextlib
 import json
 import math
 import os
@@ -16,21 +16,36 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from understudy.errors import CheckpointError
 from understudy.evaluate import curves as curves_module
-from understudy.evaluate.curves import Curves, Part, Point, interval, thin
+from understudy.evaluate.curves import Curves, Point, interval, thin
+from understudy.evaluate.plot import Plot, colour, dot, drawing, escape, round_numbers, segment, tick_label, value_range
 
 MOST_POINTS = 240  # of a line in a chart
 MOST_SEEDS = 16  # drawn one by one; more would be a smear
+PANEL_POINTS, PANEL_SEEDS = 150, 8  # the same for a small chart
 MOST_METRICS = 9  # small charts
 
 
 def write(run_folder) -> pathlib.Path:
-    """Write RUN/report.html from what the run folder holds, complete or not, and return its path."""
+    """Write RUN/report.html from what the run folder holds, complete or not, and return its path.
+
+    Raises:
+      CheckpointError: the file could not be written; an earlier report is left as it was."""
     folder = pathlib.Path(run_folder)
     path = folder / "report.html"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(page(folder), encoding="utf-8")
-    os.replace(temporary, path)
+    text = page(folder)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise CheckpointError(
+            f"Could not write {path} ({error.strerror or error}); free space, mend the permissions, or give the folder "
+            f"of a run."
+        ) from error
     return path
 
 
@@ -55,19 +70,20 @@ def page(run_folder) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{_esc(title)} · understudy</title>
+<title>{escape(title)} · understudy</title>
 <style>{STYLE}</style>
 </head>
 <body>
 <main>
 <header>
-<p class="eyebrow">understudy run report <span class="pill">{_esc(_state(curves))}</span></p>
-<h1>{_esc(title)}</h1>
+<p class="eyebrow">understudy run report <span class="pill">{escape(_state(curves))}</span></p>
+<h1>{escape(title)}</h1>
 <p class="lead">{lead}</p>
 </header>
 {body}
-<footer>Made by understudy {_esc(curves.manifest.get("understudy", ""))} from the files in <code>{_esc(folder)}</code>;
-every number is computed from <code>episodes.jsonl</code> and <code>metrics.jsonl</code> there.</footer>
+<footer>Made by understudy {escape(curves.manifest.get("understudy", ""))} from the files in
+<code>{escape(folder)}</code>; every number is computed from
+<code>episodes.jsonl</code> and <code>metrics.jsonl</code> there.</footer>
 </main>
 </body>
 </html>
@@ -75,10 +91,6 @@ every number is computed from <code>episodes.jsonl</code> and <code>metrics.json
 
 
 # --- words and numbers ----------------------------------------------------------------------------------------------
-
-
-def _esc(text) -> str:
-    return html.escape(str(text))
 
 
 def _plural(count: int, word: str) -> str:
@@ -103,16 +115,6 @@ def _number(value: float) -> str:
     if size >= 0.1 or size == 0:
         return f"{value:.2f}".replace("-", "−")
     return f"{value:.2g}".replace("-", "−")
-
-
-def _tick(value: float) -> str:
-    """An axis label: 250, 5k, 1.5M, 1e-05."""
-    if value == 0:
-        return "0"
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.6g}{letter}".replace("-", "−")
-    return f"{value:.6g}".replace("-", "−")
 
 
 def _duration(seconds: float) -> str:
@@ -165,7 +167,7 @@ def _title(curves: Curves, folder: pathlib.Path) -> tuple[str, str]:
             said.append(f"retrain{ed} from scratch for {part.length:,} updates on recordings and replay")
         else:
             size = f"{int(data.get('transitions') or 0):,}" if data else ""
-            held = f"{size} transitions of {_esc(data.get('name'))}" if data else "recordings"
+            held = f"{size} transitions of {escape(data.get('name'))}" if data else "recordings"
             said.append(f"learn{ed} offline from {held} for {part.length:,} updates")
     each = f", {len(curves.seeds)} seeds" if len(curves.seeds) > 1 else ", one seed"
     time = f"; took {_duration(curves.seconds)}" if curves.seconds else ""
@@ -189,7 +191,7 @@ def _state(curves: Curves) -> str:
 def _missing(curves: Curves) -> str:
     if not curves.notes:
         return ""
-    rows = "".join(f"<li>{_esc(note)}</li>" for note in curves.notes)
+    rows = "".join(f"<li>{escape(note)}</li>" for note in curves.notes)
     return f'<section class="notes"><h2>What is missing</h2><ul>{rows}</ul></section>'
 
 
@@ -213,7 +215,7 @@ def _headline(curves: Curves) -> str:
     numbers = []
     for point, style, label in shown:
         numbers.append(
-            f'<div class="big {style}"><span class="label">{what} {_esc(label)}</span>'
+            f'<div class="big {style}"><span class="label">{what} {escape(label)}</span>'
             f'<span class="value">{_show(curves)(float(point.values.mean()))}</span>'
             f'<span class="range">{_range(curves, point)}</span></div>'
         )
@@ -254,7 +256,7 @@ def _best(curves: Curves) -> str:
 def _protocol(curves: Curves) -> str:
     protocol, last = curves.manifest.get("protocol") or {}, curves.last
     seeds, episodes = last.returns.shape
-    starts = f" (evaluation seed {_esc(protocol['env_seed'])})" if "env_seed" in protocol else ""
+    starts = f" (evaluation seed {escape(protocol['env_seed'])})" if "env_seed" in protocol else ""
     played = "the same starts at every evaluation, in environments of their own, greedy actions"
     if seeds > 1:
         over = "bootstrap over seeds, then episodes" + ("; with so few seeds it is rather too narrow" * (seeds < 5))
@@ -272,157 +274,31 @@ def _bars(curves: Curves, shown: Sequence[tuple[Point, str, str]]) -> str:
     height = row * len(shown) + 26
     low, high = 0.0, 1.0
     if not curves.has_success:
-        low, high = _span([v for p, _, _ in shown for v in (*p.values.mean(1), *interval(p.values))] + [0.0])
+        low, high = value_range([v for p, _, _ in shown for v in (*p.values.mean(1), *interval(p.values))] + [0.0])
     place = lambda v: left + (width - left - right) * (min(max(v, low), high) - low) / (high - low)
     out = []
-    for tick in _ticks(low, high, 5):
-        label = _percent(tick) if curves.has_success else _tick(tick)
-        out.append(_line(place(tick), 4, place(tick), height - 20, "grid"))
+    for tick in round_numbers(low, high, 5):
+        label = _percent(tick) if curves.has_success else tick_label(tick)
+        out.append(segment(place(tick), 4, place(tick), height - 20, "grid"))
         out.append(f'<text x="{place(tick):.1f}" y="{height - 5}" class="tick mid">{label}</text>')
     for i, (point, style, label) in enumerate(shown):
         y = 8 + i * row
         mean, lo, hi = interval(point.values)
         base, end = place(0.0), place(mean)
         out.append(f'<rect x="{min(base, end):.1f}" y="{y}" width="{abs(end - base):.1f}" height="24" rx="3" '
-                   f'class="bar {style}"><title>{_esc(label)}: {_show(curves)(mean)}</title></rect>')  # fmt: skip
+                   f'class="bar {style}"><title>{escape(label)}: {_show(curves)(mean)}</title></rect>')  # fmt: skip
         if math.isfinite(lo):
-            out.append(_line(place(lo), y + 12, place(hi), y + 12, "whisker"))
-            out += [_line(place(v), y + 6, place(v), y + 18, "whisker") for v in (lo, hi)]
+            out.append(segment(place(lo), y + 12, place(hi), y + 12, "whisker"))
+            out += [segment(place(v), y + 6, place(v), y + 18, "whisker") for v in (lo, hi)]
         if len(point.values) > 1:
             for seed, value in zip(curves.seeds, point.values.mean(1)):
-                out.append(_dot(place(value), y + 32, 3.5, f"seed {style}",
+                out.append(dot(place(value), y + 32, 3.5, f"seed {style}",
                                 f"seed {seed}, {label}: {_show(curves)(value)}"))  # fmt: skip
     note = "bar: mean · whisker: 95% interval" + (" · dots: seeds" if len(shown[0][0].values) > 1 else "")
-    return f'<figure class="bars">{_svg(width, height, out, "bars")}<figcaption>{note}</figcaption></figure>'
+    return f'<figure class="bars">{drawing(width, height, out, "bars")}<figcaption>{note}</figcaption></figure>'
 
 
 # --- charts ---------------------------------------------------------------------------------------------------------
-
-
-def _svg(width: float, height: float, items: Iterable[str], label: str) -> str:
-    return (f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{_esc(label)}" '
-            f'xmlns="http://www.w3.org/2000/svg">{"".join(items)}</svg>')  # fmt: skip
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{style}"/>'
-
-
-def _dot(x: float, y: float, radius: float, style: str, title: str) -> str:
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" class="{style}"><title>{_esc(title)}</title></circle>'
-
-
-def _span(values: Iterable[float]) -> tuple[float, float]:
-    """A range that holds the finite values, never empty."""
-    values = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
-    low, high = min(values), max(values)
-    if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
-        room = 0.5 * max(abs(high), 1e-3)
-        return low - room, high + room
-    return low, high
-
-
-def _ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers within [low, high], as many as there can be up to `most`."""
-    if not high > low:
-        return [low]
-    power = 10.0 ** math.floor(math.log10((high - low) / most))
-    for step in (m * power for m in (1, 2, 2.5, 5, 10, 20, 25, 50, 100)):
-        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first < most:
-            break
-    return [round(k * step, 12) + 0.0 for k in range(first, last + 1)]
-
-
-class Plot:
-    """A chart whose x axis is the run: one stretch for each `Part`, side by side.
-
-    Args:
-      parts: of the run.
-      width, height: of the drawing, in SVG units.
-      low, high: of the y axis.
-      label: one y tick as text.
-      margins: left, right, top, bottom.
-    """
-
-    def __init__(self, parts: Sequence[Part], width, height, low, high, label, margins, ticks: int = 6):
-        self.parts, self.low, self.high = parts, low, high
-        self.width, self.height = width, height
-        self.left, right, self.top, bottom = margins
-        self.right, self.bottom = width - right, height - bottom
-        weights = [1.4 if p.unit == "env_steps" else 1.0 for p in parts]
-        share = (self.right - self.left) / sum(weights)
-        edges = np.cumsum([0.0, *weights]) * share + self.left
-        self.edges = [(float(a), float(b)) for a, b in zip(edges, edges[1:])]
-        self.items: list[str] = []
-        for value in _ticks(low, high, ticks):
-            y = self.y(value)
-            self.items.append(_line(self.left, y, self.right, y, "grid"))
-            self.items.append(f'<text x="{self.left - 7}" y="{y + 4:.1f}" class="tick end">{label(value)}</text>')
-
-    def x(self, part: int, value: float) -> float:
-        a, b = self.edges[part]
-        return a + (b - a) * min(value / max(self.parts[part].length, 1), 1.0)
-
-    def y(self, value: float) -> float:
-        value = min(max(value, self.low), self.high)
-        return self.bottom - (self.bottom - self.top) * (value - self.low) / (self.high - self.low)
-
-    def axis(self, captions: bool) -> None:
-        """Ticks under each part, the switch, and (in a large chart) phase names above and units below."""
-        for i, (part, (a, b)) in enumerate(zip(self.parts, self.edges)):
-            ticks = _ticks(0, part.length, max(3, int((b - a) / 75))) if captions else [0, part.length][i > 0 :]
-            for tick in ticks:
-                x = self.x(i, tick)
-                at_end = tick == part.length and (i < len(self.parts) - 1 or not captions)
-                anchor, dx = ("end", -4) if at_end else ("start", 4) if tick == 0 and i else ("mid", 0)
-                self.items.append(_line(x, self.bottom, x, self.bottom + 4, "frame"))
-                self.items.append(f'<text x="{x + dx:.1f}" y="{self.bottom + 17}" class="tick {anchor}">'
-                                  f"{_tick(tick)}</text>")  # fmt: skip
-            if captions:
-                unit = "environment steps (each seed)" if part.unit == "env_steps" else f"{part.phases[0]} updates"
-                self.items.append(f'<text x="{(a + b) / 2:.1f}" y="{self.bottom + 36}" class="caption mid">'
-                                  f"{_esc(unit)}</text>")  # fmt: skip
-                start = 0
-                for name, bound in zip(part.phases, part.bounds):
-                    p, q = self.x(i, start), self.x(i, bound)
-                    style = _style(self.parts, i)
-                    self.items.append(f'<rect x="{p:.1f}" y="{self.top - 8}" width="{max(q - p, 1):.1f}" height="4" '
-                                      f'class="bar {style}"><title>{_esc(name)}</title></rect>')  # fmt: skip
-                    if q - p > 8 * len(name) + 60:
-                        self.items.append(f'<text x="{(p + q) / 2:.1f}" y="{self.top - 15}" class="phase mid">'
-                                          f"{_esc(name)}</text>")  # fmt: skip
-                    if bound != part.length:
-                        self.items.append(_line(q, self.top, q, self.bottom, "phase-end"))
-                    start = bound
-            if i:
-                self.items.append(_line(a, self.top - (14 if captions else 0), a, self.bottom, "switch"))
-                if captions:
-                    word = "switch" if part.unit == "env_steps" else "end of live phase"
-                    self.items.append(f'<text x="{a:.1f}" y="{self.top - 18}" class="switch-label mid">{word}</text>')
-        self.items.append(_line(self.left, self.bottom, self.right, self.bottom, "frame"))
-
-    def path(self, places: Iterable[tuple[int, float, float]], style: str) -> None:
-        """A line through (part, x, y) places; it is broken where y is not finite."""
-        run: list[str] = []
-        for part, x, y in [*places, (0, 0.0, math.nan)]:
-            if math.isfinite(y):
-                run.append(f"{self.x(part, x):.1f},{self.y(y):.1f}")
-                continue
-            if len(run) > 1:
-                self.items.append(f'<polyline points="{" ".join(run)}" class="{style}"/>')
-            run = []
-
-    def band(self, places: Sequence[tuple[int, float, float, float]], style: str) -> None:
-        """The area between (part, x, low, high)."""
-        places = [p for p in places if math.isfinite(p[2])]
-        if len(places) > 1:
-            upper = [f"{self.x(p, x):.1f},{self.y(high):.1f}" for p, x, _, high in places]
-            lower = [f"{self.x(p, x):.1f},{self.y(low):.1f}" for p, x, low, _ in reversed(places)]
-            self.items.append(f'<polygon points="{" ".join(upper + lower)}" class="{style}"/>')
-
-    def svg(self, label: str) -> str:
-        return _svg(self.width, self.height, self.items, label)
 
 
 def _stretches(curves: Curves) -> list[tuple[str, list[Point], list[tuple[int, float]]]]:
@@ -435,13 +311,8 @@ def _stretches(curves: Curves) -> list[tuple[str, list[Point], list[tuple[int, f
         places = [(i, float(p.x)) for p in points]
         if part.unit == "env_steps" and i and found and found[-1][1]:
             points, places = [found[-1][1][-1], *points], [(i, 0.0), *places]
-        found.append((_style(curves.parts, i), points, places))
+        found.append((colour(curves.parts, i), points, places))
     return found
-
-
-def _style(parts: Sequence[Part], i: int) -> str:
-    """Grey for what comes before live learning, the accent for all else."""
-    return "before" if any(p.unit == "env_steps" for p in parts[i:]) and parts[i].unit == "updates" else "after"
 
 
 def _learning_curve(curves: Curves) -> str:
@@ -453,9 +324,9 @@ def _learning_curve(curves: Curves) -> str:
     low, high = 0.0, 1.0
     if not curves.has_success:
         means = [v for p in curves.points for v in p.values.mean(1)]
-        low, high = _span(means + [v for _, points, _ in stretches for p in points for v in interval(p.values)])
+        low, high = value_range(means + [v for _, points, _ in stretches for p in points for v in interval(p.values)])
         low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
-    label = _percent if curves.has_success else _tick
+    label = _percent if curves.has_success else tick_label
     plot = Plot(curves.parts, 1040, 400, low, high, label, (64, 66, 44, 48))
     plot.axis(captions=True)
     top = curves.best
@@ -463,7 +334,7 @@ def _learning_curve(curves: Curves) -> str:
     if level is not None and curves.live:
         first = curves.live[0].part
         y = plot.y(float(level.values.mean()))
-        plot.items.append(_line(plot.edges[first][0], y, plot.edges[first][1], y, "level"))
+        plot.items.append(segment(plot.edges[first][0], y, plot.edges[first][1], y, "level"))
     for style, points, places in stretches:
         bands = [(*place, *interval(p.values)[1:]) for p, place in zip(points, places)]
         plot.band(bands, f"band {style}")
@@ -478,14 +349,14 @@ def _learning_curve(curves: Curves) -> str:
             mean = float(point.values.mean())
             seeds = ", ".join(f"seed {s}: {show(v)}" for s, v in zip(curves.seeds, point.values.mean(1)))
             title = f"{show(mean)}, {_range(curves, point)}, {_when(point, curves)} ({seeds})"
-            plot.items.append(_dot(plot.x(part, x), plot.y(mean), 3.6, f"mark {style}", title))
+            plot.items.append(dot(plot.x(part, x), plot.y(mean), 3.6, f"mark {style}", title))
     last = curves.last
     x, y = plot.x(last.part, last.x), plot.y(float(last.values.mean()))
     plot.items.append(f'<text x="{x + 9:.1f}" y="{y + 5:.1f}" class="direct">'
                       f"{show(float(last.values.mean()))}</text>")  # fmt: skip
     if top is not None and top is not last and top.values.mean() > last.values.mean():
         x, y = plot.x(top.part, top.x), plot.y(float(top.values.mean()))
-        plot.items.append(_dot(x, y, 7, "best", f"best: {show(float(top.values.mean()))}, {_when(top, curves)}"))
+        plot.items.append(dot(x, y, 7, "best", f"best: {show(float(top.values.mean()))}, {_when(top, curves)}"))
         plot.items.append(f'<text x="{x:.1f}" y="{y + (24 if y < plot.top + 24 else -13):.1f}" class="direct mid">'
                           f"best {show(float(top.values.mean()))}</text>")  # fmt: skip
     drawn = ["thick line: mean of the seeds" if many else "line: the one seed", "dots: evaluations"]
@@ -518,8 +389,8 @@ def _live(curves: Curves) -> str:
         tiles.append(("Q scale", f"{_number(found['q_before'])} → {_number(found['q_after'])}",
                       "critic's mean value of its batches, end of offline and of live"))  # fmt: skip
     cells = "".join(
-        f'<div class="tile"><span class="label">{_esc(label)}</span><span class="figure">{_esc(value)}</span>'
-        f'<span class="range">{_esc(about)}</span></div>'
+        f'<div class="tile"><span class="label">{escape(label)}</span><span class="figure">{escape(value)}</span>'
+        f'<span class="range">{escape(about)}</span></div>'
         for label, value, about in tiles
     )
     return f'<section><h2>After the switch</h2><div class="tiles">{cells}</div></section>'
@@ -578,30 +449,30 @@ def _rates_note(curves: Curves, speed: np.ndarray) -> str:
         of = speed[[p == name for p in curves.metrics.phases]]
         of = of[np.isfinite(of) & (of > 0)]
         if len(of):
-            said.append(f"{_esc(name)} {np.median(of):,.0f}")
+            said.append(f"{escape(name)} {np.median(of):,.0f}")
     return "median updates per second of all seeds together: " + ", ".join(said) if said else "no speed recorded"
 
 
 def _panel(curves: Curves, name: str, places: list[tuple[int, int]], values: np.ndarray) -> str:
     finite = values[np.isfinite(values)]
     shown = np.quantile(finite, [0.005, 0.995]) if len(finite) > 200 else finite  # a first spike would flatten the rest
-    low, high = _span(shown.tolist())
+    low, high = value_range(shown.tolist())
     room = 0.06 * (high - low)
-    plot = Plot(curves.parts, 330, 170, low - room, high + room, _tick, (52, 12, 10, 26), ticks=4)
+    plot = Plot(curves.parts, 330, 170, low - room, high + room, tick_label, (52, 12, 10, 26), ticks=4)
     plot.axis(captions=False)
-    rows = thin(range(len(places)), MOST_POINTS)
+    rows = thin(range(len(places)), PANEL_POINTS)
     with np.errstate(invalid="ignore"):
         mean = np.array([np.nanmean(v) if np.isfinite(v).any() else np.nan for v in values])
     for i in range(len(curves.parts)):
-        style = _style(curves.parts, i)
+        style = colour(curves.parts, i)
         mine = [t for t in rows if places[t][0] == i]
         if values.shape[1] > 1:
-            for k in range(min(values.shape[1], MOST_SEEDS)):
+            for k in range(min(values.shape[1], PANEL_SEEDS)):
                 plot.path([(*places[t], float(values[t, k])) for t in mine], f"thin {style}")
         plot.path([(*places[t], float(mean[t])) for t in mine], f"mean small-mean {style}")
     last = mean[np.isfinite(mean)][-1:]
     now = f"<b>{_number(float(last[0]))}</b>" if len(last) else ""
-    return f'<figure class="panel"><figcaption><span>{_esc(name)}</span>{now}</figcaption>{plot.svg(name)}</figure>'
+    return f'<figure class="panel"><figcaption><span>{escape(name)}</span>{now}</figcaption>{plot.svg(name)}</figure>'
 
 
 # --- what to do next ------------------------------------------------------------------------------------------------
@@ -611,10 +482,12 @@ def _watch_and_go_on(curves: Curves, folder: pathlib.Path) -> str:
     film = folder / "video.mp4"
     video = ""
     if film.is_file():
-        video = ('<section><h2>The final policy</h2><video controls muted loop playsinline preload="metadata" '
-                 'src="video.mp4">video.mp4</video></section>')  # fmt: skip
+        video = (
+            '<section class="film"><h2>The final policy</h2>'
+            '<video controls muted loop playsinline preload="metadata" src="video.mp4">video.mp4</video></section>'
+        )
     rows = "".join(
-        f"<dt>{_esc(what)}</dt><dd><pre>{_esc(command)}</pre></dd>" for what, command in _commands(curves, folder)
+        f"<dt>{escape(what)}</dt><dd><pre>{escape(command)}</pre></dd>" for what, command in _commands(curves, folder)
     )
     go_on = f"<section><h2>How to go on</h2><dl>{rows}</dl></section>"
     return f'<div class="{"two" if video else "one"}">{video}{go_on}</div>'
@@ -644,13 +517,14 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
         words = ["understudy", "train", manifest["algorithm"], *([source] if source else [])]
         for flag, value in (("--env", env), ("--preset", manifest.get("preset"))):
             words += [flag, value] if value else []
-        for name, unit in (("offline", "updates"), ("online", "env_steps")):
+        units = {"offline": "updates", "warmup": "env_steps", "online": "env_steps", "retrain": "updates"}
+        for name, unit in units.items():
             length = sum(int(p.get(unit) or 0) for p in manifest.get("phases", ()) if p.get("name") == name)
             words += [f"--{name}", length] if length else []
         words += ["--seeds", 3, "--seed", max([-1, *(s for s in curves.seeds if isinstance(s, int))]) + 1]
         for key, value in (manifest.get("overrides") or {}).items():
             words += [f"--{key}", *(value if isinstance(value, list) else [value])]
-        found.append(("The same with three other seeds", shell(*words)))
+        found.append(("Train anew with three other seeds", shell(*words)))
     if (folder / "tensorboard").is_dir():
         found.append(("Look at the metrics in TensorBoard", shell("tensorboard", "--logdir", folder / "tensorboard")))
     lines = ["import understudy"]
@@ -704,8 +578,8 @@ def _details(curves: Curves) -> str:
 
 
 def _block(title: str, content: str, style: str, note: str = "") -> str:
-    small = f' <span class="small">{_esc(note)}</span>' if note else ""
-    return f'<div class="block {style}"><h3>{_esc(title)}{small}</h3>{content}</div>' if content else ""
+    small = f' <span class="small">{escape(note)}</span>' if note else ""
+    return f'<div class="block {style}"><h3>{escape(title)}{small}</h3>{content}</div>' if content else ""
 
 
 def _value(value) -> str:
@@ -717,7 +591,7 @@ def _value(value) -> str:
 
 
 def _table(rows: Iterable[tuple[str, object]]) -> str:
-    body = "".join(f"<tr><th>{_esc(name)}</th><td>{_esc(value)}</td></tr>" for name, value in rows)
+    body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
     return f"<table>{body}</table>" if body else ""
 
 
@@ -738,8 +612,8 @@ def _data(manifest: dict) -> list[tuple[str, object]]:
 def _phases(manifest: dict) -> str:
     rows = "".join(
         "<tr><td>{}</td><td>{:,}</td><td>{:,}</td><td>{}</td><td>{}</td></tr>".format(
-            _esc(p.get("name")), int(p.get("updates") or 0), int(p.get("env_steps") or 0), _esc(_value(p.get("utd"))),
-            _esc(_value(p.get("offline_share"))))
+            escape(p.get("name")), int(p.get("updates") or 0), int(p.get("env_steps") or 0),
+            escape(_value(p.get("utd"))), escape(_value(p.get("offline_share"))))
         for p in manifest.get("phases") or ()
     )  # fmt: skip
     return _grid(("phase", "updates", "environment steps", "updates per step", "data share"), rows)
@@ -748,8 +622,8 @@ def _phases(manifest: dict) -> str:
 def _resumes(manifest: dict) -> str:
     rows = "".join(
         "<tr><td>{}</td><td>{:,}</td><td>{:,}</td><td>{}</td></tr>".format(
-            _esc(r.get("at")), int(r.get("updates") or 0), int(r.get("env_steps") or 0),
-            _esc(json.dumps(r.get("changed")) if r.get("changed") else "nothing"))
+            escape(r.get("at")), int(r.get("updates") or 0), int(r.get("env_steps") or 0),
+            escape(json.dumps(r.get("changed")) if r.get("changed") else "nothing"))
         for r in manifest.get("resumes") or ()
     )  # fmt: skip
     return _grid(("when", "at updates", "at environment steps", "changed"), rows)
@@ -844,9 +718,10 @@ table:not(.grid) th{width:1%}
 border-bottom:1px solid var(--grid)}
 .settings th{width:auto!important;white-space:normal;overflow-wrap:anywhere}.settings td{text-align:right}
 footer{margin-top:28px;padding-top:12px;border-top:1px solid var(--line);font-size:12.5px;color:var(--muted)}
-@media (max-width:760px){.headline,.two{grid-template-columns:minmax(0,1fr)}.value{font-size:42px}
+@media screen and (max-width:760px){.headline,.two{grid-template-columns:minmax(0,1fr)}.value{font-size:42px}
 h1{font-size:22px}.arrow{display:none}}
-@media print{main{max-width:none;padding:0}section,.tile,.panel,.block,tr{break-inside:avoid}.details{break-inside:auto}
-video{display:none}.headline{grid-template-columns:auto 1fr}
+@page{margin:12mm}
+@media print{body{zoom:.7}main{max-width:none;padding:0}section,.tile,.panel,.block,tr{break-inside:avoid}
+.details{break-inside:auto}.film{display:none}.two{display:block}section{margin-top:20px}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

@@ -16,7 +16,7 @@ def summary(values: np.ndarray, *, confidence: float = 0.95) -> tuple[float, flo
     """Return the mean of K training seeds x M episodes, and an interval around it.
 
     One seed with successes and failures: Wilson's score interval (exact about 0 and 1, where a normal interval is
-    not). Else a percentile bootstrap of 10,000 draws with a fixed generator that draws seeds with replacement and,
+    not); so too, over all episodes, where every episode of every seed came out alike. Else a percentile bootstrap of 10,000 draws with a fixed generator that draws seeds with replacement and,
     within each drawn seed, episodes with replacement: the interval speaks of new seeds and new episodes. One seed of
     returns: of new episodes with this one seed. Few seeds make a bootstrap interval too narrow: with 3 seeds it holds
     the true mean less often than it says.
@@ -37,7 +37,10 @@ def summary(values: np.ndarray, *, confidence: float = 0.95) -> tuple[float, flo
     mean = float(values.mean())
     if len(values) == 1 and np.isin(values, (0, 1)).all():
         return mean, *wilson(float(values.sum()), values.size, confidence=confidence)
-    return mean, *_bootstrap(values, lambda sample: sample.mean((1, 2)), confidence)
+    low, high = _bootstrap(values, lambda sample: sample.mean((1, 2)), confidence)
+    if low == high and np.isin(values, (0, 1)).all():  # all failed or all succeeded: resampling sees no doubt there
+        low, high = wilson(float(values.sum()), values.size, confidence=confidence)
+    return mean, low, high
 
 
 def wilson(successes: float, episodes: int, *, confidence: float = 0.95) -> tuple[float, float]:

@@ -14,7 +14,7 @@ class Deterministic(Policy):
     """a = tanh(f(s)); imitation by squared error, summed over dimensions."""
 
     action_size: int = static(help="size of the action vector", symbol="A", low=1)
-    hidden: tuple[int, ...] = static((256, 256), "widths of the hidden layers")
+    hidden: tuple[int, ...] = static((256, 256), "widths of the hidden layers", low=1)
     activation: str = static("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
     layer_norm: str = static("none", "layer norm, before or after the activation", choices=LAYER_NORM)
 

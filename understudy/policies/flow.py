@@ -17,7 +17,7 @@ class Flow(Policy):
     along straight paths, x_t = (1 - t) z + t a with t ~ U[0, 1]."""
 
     action_size: int = static(help="size of the action vector", symbol="A", low=1)
-    hidden: tuple[int, ...] = static((256, 256), "widths of the hidden layers")
+    hidden: tuple[int, ...] = static((256, 256), "widths of the hidden layers", low=1)
     activation: str = static("gelu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
     layer_norm: str = static("none", "layer norm, before or after the activation", choices=LAYER_NORM)
     steps: int = static(10, "Euler steps from noise to action", symbol="M", low=1)

@@ -19,7 +19,7 @@ class Gaussian(Policy):
     """a = clip(mean(s) + std eps, -1, 1). Log-probabilities are those of the unclipped Gaussian, as in IQL."""
 
     action_size: int = static(help="size of the action vector", symbol="A", low=1)
-    hidden: tuple[int, ...] = static((256, 256), "widths of the hidden layers")
+    hidden: tuple[int, ...] = static((256, 256), "widths of the hidden layers", low=1)
     activation: str = static("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
     layer_norm: str = static("none", "layer norm, before or after the activation", choices=LAYER_NORM)
     deviation: str = static(

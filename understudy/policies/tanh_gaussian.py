@@ -17,7 +17,7 @@ class TanhGaussian(Policy):
     """a = tanh(u), u ~ N(mean(s), std(s)); log pi(a|s) = log N(u) - sum log(1 - tanh(u)^2), appendix C."""
 
     action_size: int = static(help="size of the action vector", symbol="A", low=1)
-    hidden: tuple[int, ...] = static((256, 256), "widths of the hidden layers")
+    hidden: tuple[int, ...] = static((256, 256), "widths of the hidden layers", low=1)
     activation: str = static("relu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
     layer_norm: str = static("none", "layer norm, before or after the activation", choices=LAYER_NORM)
     deviation: str = static(

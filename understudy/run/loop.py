@@ -325,6 +325,11 @@ class Loop:
         rows = self.evaluation_rows(plan.episodes, plan.eval_seed, phase_name)
         self.folder.append("episodes.jsonl", rows)
         c.evaluated = (c.phase, c.unit)
+        values = {"evaluate/return": float(np.mean([r["return"] for r in rows]))}
+        if rows[0]["success"] is not None:
+            values["evaluate/success"] = float(np.mean([r["success"] for r in rows]))
+        for sink in self.sinks:
+            sink.scalars(c.updates, c.env_steps, values)
         say(f"  {phase_name} at {c.updates:,} updates, {c.env_steps:,} steps: {describe_rows(rows)}")
 
     def evaluation_rows(self, episodes: int, seed: int, phase_name: str) -> list[dict]:

@@ -104,7 +104,7 @@ def train(
     if isinstance(algorithm, str):
         algo = registry.make(algorithm, spec.action_size, settings or {}, preset)
     elif settings:
-        algo = settings_module.apply(algorithm, settings)
+        algo = registry.adjust(algorithm, settings)
     offline = pick(offline, "offline", 100_000 if data is not None else 0)
     phases = plan(
         offline=offline,
@@ -240,7 +240,7 @@ def _reopen(folder, manifest, offline, online, algorithm, settings, dataset, com
         identity = {"algorithm": _canonical(algorithm), "overrides": new, "preset": None}
         changed |= {"algorithm": identity["algorithm"], "settings": new}
     elif new:
-        algo = settings_module.apply(before, new)
+        algo = registry.adjust(before, new)
         identity = identity | {"overrides": identity["overrides"] | new}
         changed |= {"settings": new}
     phases = [Phase(**p) for p in manifest["phases"]]
@@ -302,6 +302,7 @@ def _go(loop: Loop, folder: RunFolder, manifest: dict) -> Run:
             c = loop.counters
             say(f"Stopped at {c.updates:,} updates and {c.env_steps:,} steps, saved. Go on with: understudy resume "
                 f"{folder.path}")  # fmt: skip
+            Run(folder.path).report()
             if stopped.signum == 2:
                 raise KeyboardInterrupt from None
             raise SystemExit(128 + stopped.signum) from None
