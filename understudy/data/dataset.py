@@ -178,6 +178,13 @@ def tree_map(function: Callable, tree: Tree) -> Tree:
     return function(tree)
 
 
+def named_map(function: Callable, tree: Tree, name: str = "observations") -> Tree:
+    """`function(dotted name, array)` of every array of a nested dictionary."""
+    if isinstance(tree, Mapping):
+        return {k: named_map(function, v, f"{name}.{k}") for k, v in tree.items()}
+    return function(name, tree)
+
+
 def leaves(tree: Tree, name: str = "observations") -> dict[str, np.ndarray]:
     """{dotted name: array}, in sorted order."""
     if isinstance(tree, Mapping):
@@ -320,11 +327,12 @@ def scale_actions(actions: np.ndarray, low, high, given: bool, report: Report) -
         outside = np.abs(actions) > 1 + 1e-5
         share = float(outside.mean())
         actions = np.clip(actions, -1, 1)
-        if share > 0.5 and not given:
+        if not given and (share > 0.2 or largest > 3):  # no rounding or overshoot: another unit
             report.error(
-                f"{share:.0%} of action entries lie outside [-1, 1] (up to {largest:.3g})",
-                "say which range they were recorded in: action_range=(low, high)",
+                f"{share:.1%} of action entries lie outside [-1, 1] (up to {largest:.3g})",
+                "say which range they were recorded in, action_range=(low, high); (-1, 1) clips them",
                 "actions",
+                int(np.argmax(outside.any(1))),
             )
         elif share:
             bounds = "[-1, 1]" if not given else "the action range"

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from understudy.data.dataset import Report, Tree, check_column, check_flags, leaves, tree_map
+from understudy.data.dataset import Report, Tree, check_column, check_flags, leaves, named_map, tree_map
 from understudy.errors import DataError, did_you_mean
 
 KEYS = ("observations", "actions", "rewards", "masks", "terminals", "timeouts", "terminations", "truncations",
@@ -33,10 +33,10 @@ KEYS = ("observations", "actions", "rewards", "masks", "terminals", "timeouts", 
 
 
 class Columns(Mapping):
-    """The named arrays of an open file; each is read when it is asked for. `attributes` are its own words."""
+    """The named arrays of an open file; each is read when it is asked for. `attributes` are an .hdf5's own words."""
 
-    def __init__(self, keys, read, attributes: dict[str, str]):
-        self._keys, self._read, self.attributes = list(keys), read, attributes
+    def __init__(self, keys, read, attributes: dict[str, str] | None = None):
+        self._keys, self._read, self.npz, self.attributes = list(keys), read, attributes is None, attributes or {}
 
     def __getitem__(self, key: str) -> np.ndarray:
         if key not in self._keys:
@@ -58,7 +58,7 @@ def opened(path: pathlib.Path) -> Iterator[Columns]:
         with path.open("rb") as file:
             start = file.read(64)
     except OSError as error:
-        raise DataError(f"{path} could not be read ({error.strerror or error}); check the path and its rights.") from None
+        raise DataError(f"{path} could not be read ({error.strerror or error}); check its rights.") from None
     if size == 0:
         raise DataError(f"{path} is empty; copy or make it again.")
     if start[:4] == b"PK\x03\x04":
@@ -108,7 +108,7 @@ def _npz(path: pathlib.Path) -> Iterator[Columns]:
             raise DataError(f"{damaged} at '{key}' ({error}); copy or make it again.") from None
 
     with archive:
-        yield Columns(archive.files, read, {})
+        yield Columns(archive.files, read)
 
 
 @contextlib.contextmanager
@@ -160,18 +160,18 @@ def sha256(path: pathlib.Path) -> str:
 # --- layouts ---------------------------------------------------------------------------------------------------------
 
 
-def layout(columns: Mapping[str, Any]) -> str:
-    """Which layout the columns have: "ogbench", "ogbench next", "ogbench valids", "flat"."""
-    if "terminals" in columns and not {"timeouts", "truncations", "terminations"} & set(columns):
-        if "valids" in columns:
-            return "ogbench valids"
-        if "masks" in columns or not getattr(columns, "attributes", None):
-            return "ogbench next" if "next_observations" in columns else "ogbench"
-    return "flat"
+def layout(columns: Columns) -> str:
+    """Which layout a file has: "ogbench", "ogbench next", "ogbench valids" or "flat"."""
+    if {"timeouts", "truncations", "terminations"} & set(columns) or not (columns.npz or "masks" in columns):
+        return "flat"
+    if "valids" in columns:
+        return "ogbench valids"
+    return "ogbench next" if "next_observations" in columns else "ogbench"
 
 
 def arrange(columns: Mapping[str, Any], kind: str, report: Report) -> dict | None:
-    """The parts of a `Dataset` (all but names, ranges and notes). None where `report` keeps an error."""
+    """The parts of a `Dataset` (all but names, ranges and notes), and of OGBench files the row in the file of each
+    transition, "file_rows". None where `report` keeps an error."""
     required = ["observations", "actions"] if kind == "flat" else ["observations", "actions", "terminals"]
     for key in required:
         if key not in columns:
@@ -199,9 +199,7 @@ def _needed(columns: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _observations(tree: Tree, key: str, report: Report) -> Tree:
-    checked = {name: check_column(x, name, report) for name, x in leaves(tree, key).items()}
-    rebuild = lambda t, name: {k: rebuild(v, f"{name}.{k}") for k, v in t.items()} if isinstance(t, Mapping) else checked[name]
-    tree = rebuild(tree, key)
+    tree = named_map(lambda name, x: check_column(x, name, report), tree, key)
     for name, x in leaves(tree, key).items():
         if x.ndim < 2:
             report.error(f"{name} has the shape {list(x.shape)}; expected [N, ...]", "write one row a step", name)
@@ -233,7 +231,7 @@ def _ogbench(columns: Mapping[str, Any], kind: str, report: Report) -> dict | No
             report.warning(f"No row of {key} marks a trajectory's end: all {n:,} rows are taken as one trajectory",
                            key=key)  # fmt: skip
         elif not last[-1]:
-            report.warning("The last trajectory is not marked as ended (a file that was cut short?)", key=key, row=n - 1)
+            report.warning("The last row ends no trajectory (a file that was cut short?)", key=key, row=n - 1)
         last = last.copy()
         last[-1] = True
         alone = last & np.concatenate([[True], last[:-1]])  # trajectories of one observation
@@ -255,13 +253,14 @@ def _ogbench(columns: Mapping[str, Any], kind: str, report: Report) -> dict | No
     if "masks" in columns:
         terminations = ~check_flags(columns["masks"], "masks", report)[used]
     elif rewards is not None:
-        report.warning("There are rewards but no masks, so no state counts as final", "add masks = 1 - success", "masks")
+        report.warning("Without masks no state counts as final", "add masks = 1 - success", "masks")
     if kind == "ogbench next" and not report.failed:
         following = _observations(columns["next_observations"], "next_observations", report)
         observations = _join(observations, following, ends) if not report.failed else observations
     if report.failed:
         return None
-    return _parts(observations, actions, rewards, terminations, ends)
+    _suspect(terminations, ends, report)
+    return _parts(observations, actions, rewards, terminations, ends) | {"file_rows": rows}
 
 
 def flat(columns: Mapping[str, Any], report: Report) -> dict | None:
@@ -298,7 +297,7 @@ def flat(columns: Mapping[str, Any], report: Report) -> dict | None:
     count = int(ends.sum())
     given = {name: len(x) for name, x in leaves(observations).items()}
     if all(rows == n + count for rows in given.values()) and "next_observations" not in columns:
-        _suspect(terminations, timeouts, ends, report)
+        _suspect(terminations, ends, report)
         return _parts(observations, actions, rewards, terminations, ends)
     _lengths({"observations": observations}, n, report)
     if report.failed:
@@ -314,14 +313,15 @@ def flat(columns: Mapping[str, Any], report: Report) -> dict | None:
             report.warning(f"{int(gaps.sum()):,} rows are followed by another trajectory without a mark; a trajectory "
                            f"ends there, as by time-out", key="next_observations", row=row)  # fmt: skip
             ends[:-1] |= gaps
-        _suspect(terminations, timeouts, ends, report)
+        _suspect(terminations, ends, report)
         return _parts(_join(observations, following, ends), actions, rewards, terminations, ends)
-    _suspect(terminations, timeouts, ends, report)
+    _suspect(terminations, ends, report)
     final, dropped = ends & terminations, ends & ~terminations
     if dropped.any():
-        report.info(f"The last of {int(dropped.sum()):,} trajectories' transitions was left out, for it has no successor")
+        report.info(f"The last transition of {int(dropped.sum()):,} trajectories was left out: it has no successor")
     if final.any():
-        report.info(f"{int(final.sum()):,} final states are not recorded; the state before stands in (never bootstrapped)")
+        report.info(f"{int(final.sum()):,} final states are not recorded; the state before stands in for them (they are "
+                    f"never bootstrapped from)")  # fmt: skip
     # A trajectory of a single row that timed out has no transition at all.
     alone = dropped & np.concatenate([[True], ends[:-1]])
     keep = ~dropped
@@ -344,17 +344,15 @@ def _parts(observations, actions, rewards, terminations, ends) -> dict:
 def _join(observations: Tree, following: Tree, ends: np.ndarray) -> Tree:
     """[N, ...] observations and successors -> [N + E, ...], each trajectory's last successor in place."""
     rows = np.arange(len(ends)) + np.cumsum(ends) - ends
-    other = dict(zip(leaves(observations), leaves(following).values()))
+    other = leaves(following)
 
-    def join(x, y):
+    def join(name, x):
         out = np.empty((len(x) + int(ends.sum()), *x.shape[1:]), x.dtype)
         out[rows] = x
-        out[rows[ends] + 1] = y[ends]
+        out[rows[ends] + 1] = other[name][ends]
         return out
 
-    joined = {name: join(x, other[name]) for name, x in leaves(observations).items()}
-    build = lambda t, name: {k: build(v, f"{name}.{k}") for k, v in t.items()} if isinstance(t, Mapping) else joined[name]
-    return build(observations, "observations")
+    return named_map(join, observations)
 
 
 def _same_shapes(observations: Tree, following: Tree, report: Report) -> None:
@@ -375,12 +373,12 @@ def _gaps(observations: Tree, following: Tree) -> np.ndarray:
     return gaps
 
 
-def _suspect(terminations, timeouts, ends, report: Report) -> None:
+def _suspect(terminations, ends, report: Report) -> None:
     """Time limits recorded as terminations: every trajectory terminates, all after equally many steps."""
     lengths = np.diff(np.flatnonzero(ends), prepend=-1)
     if len(lengths) > 2 and lengths[0] > 1 and (lengths == lengths[0]).all() and terminations[ends].all():
         report.warning(
             f"All {len(lengths):,} trajectories terminate after exactly {int(lengths[0]):,} steps; these look like "
             f"time limits, and a termination cuts the bootstrap",
-            "record time limits as timeouts (truncations)", "terminations",
+            "record time limits as timeouts (truncations), not as terminations or masks", "terminations",
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import re
@@ -35,12 +36,15 @@ def locate(name_or_path: str | os.PathLike) -> pathlib.Path:
       DataError: there is none; says how to make it, or what is near.
     """
     path = pathlib.Path(name_or_path).expanduser()
-    if path.exists():
-        return path
     text = os.fspath(name_or_path)
     name = text.removeprefix("ogbench/")
+    beside: list[str] = []
+    with contextlib.suppress(OSError, ValueError):  # no right to look, or no possible name
+        if path.exists():
+            return path
+        beside = [p.name for p in path.parent.iterdir()]
     if not _looks_like_name(text):
-        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        near = did_you_mean(path.name, beside)
         near = near if near.startswith(" Did") else " Check the path; names: understudy list datasets."
         raise DataError(f"There is no file {path}.{near}")
     raw = re.sub(r"-singletask(-task\d+)?(?=-v\d+$)", "", name)
@@ -118,6 +122,7 @@ def _read(path, env, rewards, action_range, report: Report, name: str) -> tuple[
             parts["terminations"] = np.zeros_like(parts["terminations"]) if kind != "flat" else parts["terminations"]
         else:
             parts = relabel.apply(parts, columns, kind, env, relabel.env_of(path.stem), rewards, report)
+        parts.pop("file_rows", None)
     action_range = action_range or _range_of(env, parts["actions"], report)
     dataset = finish(parts, report, name=name, source=str(path), sha256=formats.sha256(path), env=env,
                      action_range=action_range)  # fmt: skip

@@ -1,0 +1,225 @@
+"""`train` and `resume` from Python: what they write, how a run is extended, and what bad input gets."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import understudy
+from understudy.data import from_arrays
+from understudy.errors import CheckpointError, DataError, DivergenceError, EnvError, SettingsError
+from understudy.run import checkpoint
+from understudy.run.policy import load_policy
+
+SMALL = {"critic.hidden": (16, 16), "policy.hidden": (16, 16)}
+
+
+def small(data, out, algorithm="td3_bc", **options):
+    options = dict(env="Pendulum-v1", offline=60, batch_size=16, episodes=2, settings=SMALL, eval_every=0) | options
+    return understudy.train(algorithm, data, out=out, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(pendulum, tmp_path_factory):
+    """A run with 60 updates and 80 steps, three seeds."""
+    return small(pendulum, tmp_path_factory.mktemp("finished") / "run", online=80, seeds=3)
+
+
+def test_a_finished_run_leaves_everything_in_its_folder(finished):
+    for name in ("manifest.json", "metrics.jsonl", "episodes.jsonl", "policy.safetensors", "policy.json", "report.html",
+                 "result.json", "checkpoints"):  # fmt: skip
+        assert (finished.path / name).exists(), name
+    manifest = json.loads((finished.path / "manifest.json").read_text())
+    assert manifest["seeds"] == [0, 1, 2] and manifest["settings"]["critic.hidden"] == [16, 16]
+    assert [p["name"] for p in manifest["phases"]] == ["offline", "online"]
+    assert manifest["versions"]["jax"] and len(manifest["dataset"]["sha256"]) == 64
+    rows = [json.loads(line) for line in (finished.path / "episodes.jsonl").read_text().splitlines()]
+    assert len(rows) == 3 * 2 * 2 and {r["phase"] for r in rows} == {"offline", "online"}
+    assert len({(r["seed"], r["env_seed"]) for r in rows if r["phase"] == "online"}) == 6
+    result = finished.result
+    for key in ("success", "offline_success", "success_by_seed", "return", "interval", "episodes", "protocol", "updates",
+                "env_steps", "seconds", "run"):  # fmt: skip
+        assert key in result
+    assert result["updates"] == 140 and result["env_steps"] == 80 and result["success"] is None
+
+
+def test_the_policy_acts_alone_and_as_it_was_evaluated(finished):
+    observations = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    actions = finished.policy(observations, seed=1)
+    assert actions.shape == (5, 1) and (np.abs(actions) <= 1).all()
+    np.testing.assert_allclose(finished.policy(observations[2], seed=1), actions[2], atol=1e-6)
+    assert not np.allclose(finished.policy(observations, seed=2), actions)
+    policy = load_policy(finished.path)
+    all_seeds = policy.act_all(np.broadcast_to(observations, (3, 5, 3)), step=0)
+    np.testing.assert_allclose(all_seeds[1], actions, atol=1e-6)
+    with pytest.raises(DataError, match=r"takes observations \[B, \*\(3,\)\]; got shape \(5, 4\)"):
+        finished.policy(np.zeros((5, 4)))
+    with pytest.raises(SettingsError, match="3 seed"):
+        finished.policy(observations, seed=3)
+
+
+def test_evaluate_plays_the_same_episodes_again(finished):
+    one, two = (finished.evaluate(episodes=2, seed=finished.manifest["protocol"]["env_seed"]) for _ in range(2))
+    assert one["return"] == two["return"]
+    rows = [json.loads(line) for line in (finished.path / "episodes.jsonl").read_text().splitlines()]
+    last = np.mean([r["return"] for r in rows if r["phase"] == "online"])
+    assert one["return"] == pytest.approx(last, rel=1e-6)
+    assert finished.evaluate(episodes=2)["return"] != one["return"]
+
+
+def test_a_run_says_what_it_is(finished):
+    assert "td3_bc on pendulum" in repr(finished) and "3 seed(s)" in repr(finished)
+    assert "report.html" in finished._repr_html_()
+
+
+def test_a_run_extended_online_equals_one_that_was_longer_from_the_start(pendulum, tmp_path):
+    short = small(pendulum, tmp_path / "short", online=60)
+    longer = understudy.resume(short, online=100)
+    whole = small(pendulum, tmp_path / "whole", online=100)
+    a, b = (checkpoint.latest(r.path)[0] for r in (longer, whole))
+    assert a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+    assert longer.result["env_steps"] == 100
+    resumes = json.loads((short.path / "manifest.json").read_text())["resumes"]
+    assert resumes[0]["changed"] == {"online": 100} and resumes[0]["env_steps"] == 60
+
+
+def test_an_offline_run_goes_on_live_with_another_algorithm(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", algorithm="cal_ql", settings=SMALL | {"critic.samples": 2})
+    before = checkpoint.latest(run.path)[0]
+    run = understudy.resume(run, algorithm="sac", online=20, settings=SMALL)
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    assert manifest["algorithm"] == "sac" and manifest["resumes"][0]["changed"]["algorithm"] == "sac"
+    assert [p["name"] for p in manifest["phases"]] == ["offline", "online"]
+    after = checkpoint.latest(run.path)[0]
+    shared = [k for k in before if ".params" in k and k in after and ".opt" not in k]
+    moved = max(float(np.abs(before[k] - after[k]).max()) for k in shared)
+    assert len(shared) > 8 and 0 < moved < 0.2, "the networks were carried over and trained on"
+    assert run.policy(np.zeros(3)).shape == (1,)
+    again = understudy.resume(run, online=30)  # the manifest now describes the new algorithm
+    assert again.result["env_steps"] == 30
+
+
+def test_learning_live_without_data(tmp_path):
+    run = understudy.train(
+        "sac", env="Pendulum-v1", warmup=40, online=40, out=tmp_path / "run", batch_size=16, episodes=2, eval_every=0,
+        settings=SMALL, num_envs=2, utd=0.5,
+    )  # fmt: skip
+    assert run.result["env_steps"] == 80 and run.result["updates"] == 20
+    arrays, meta = checkpoint.latest(run.path)
+    assert meta["replay"]["size"] == 80
+    actions = arrays["['replay']['actions']"][0, :40]
+    assert 0.45 < np.abs(actions).mean() < 0.55  # the warm-up acted uniformly at random
+
+
+def test_the_host_path_draws_and_learns_the_same(pendulum, tmp_path):
+    ends = []
+    for place in ("device", "host"):
+        run = small(pendulum, tmp_path / place, algorithm="rebrac", online=30, data_on=place, n_step=3)
+        ends.append(checkpoint.latest(run.path)[0])
+    for k, x in ends[0].items():
+        np.testing.assert_allclose(x, ends[1][k], rtol=2e-4, atol=2e-5, err_msg=k)
+
+
+def test_monte_carlo_returns_of_live_episodes_reach_the_replay(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", algorithm="cal_ql", offline=10, online=410, utd=0.02, num_envs=2,
+                settings=SMALL | {"critic.samples": 2})  # fmt: skip
+    arrays, meta = checkpoint.latest(run.path)
+    returns, rewards = (arrays[f"['replay']['{k}']"][0, : meta["replay"]["size"]] for k in ("mc_returns", "rewards"))
+    data = understudy.load(pendulum)
+    tail = min(float(data.rewards.min()), 0) / (1 - 0.99)
+    for lane in range(2):
+        r, g = rewards[lane::2], returns[lane::2]
+        expected = tail
+        for t in reversed(range(200)):  # the first episode of this lane: 200 steps, cut off by the time limit
+            expected = r[t] + 0.99 * expected
+            assert g[t] == pytest.approx(expected, rel=1e-4)
+        assert np.isneginf(g[200:]).all()  # the second has not ended
+
+
+def test_a_loss_that_turns_nan_stops_the_run_and_keeps_the_last_checkpoint(pendulum, tmp_path):
+    with pytest.raises(DivergenceError, match=r"critic/\S+ became NaN or infinite at update \d+"):
+        small(pendulum, tmp_path / "run", settings=SMALL | {"critic.learning_rate": 1e30})
+    arrays, _ = checkpoint.latest(tmp_path / "run")
+    assert all(np.isfinite(x).all() for k, x in arrays.items() if "params" in k)
+
+
+def test_what_bad_input_gets(pendulum, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = dict(observations=rng.normal(size=(20, 3)), actions=rng.uniform(-1, 1, (20, 1)),
+                  terminations=np.zeros(20, bool), truncations=np.arange(20) % 10 == 9)  # fmt: skip
+    cases = [
+        (DataError, "has no rewards and the algorithm learns values", lambda: small(from_arrays(rewards=None, **arrays), tmp_path / "a")),
+        (EnvError, "takes .* action", lambda: small(pendulum, tmp_path / "a", env="HalfCheetah-v5")),
+        (EnvError, "Unknown environment", lambda: small(pendulum, tmp_path / "a", env="Pendulun-v1")),
+        (SettingsError, "Did you mean 'iql'", lambda: small(pendulum, tmp_path / "a", algorithm="iqll")),
+        (SettingsError, "Did you mean 'critic.discount'", lambda: small(pendulum, tmp_path / "a", settings={"critic.discont": 1})),
+        (SettingsError, "Nothing to do", lambda: small(pendulum, tmp_path / "a", offline=0)),
+        (SettingsError, "offline_share is 1.5", lambda: small(pendulum, tmp_path / "a", offline_share=1.5)),
+        (SettingsError, "seeds is 0", lambda: small(pendulum, tmp_path / "a", seeds=0)),
+        (SettingsError, "needs a policy with sample_and_log_prob", lambda: small(pendulum, tmp_path / "a", algorithm="sac", settings={"policy": "deterministic"})),
+        (CheckpointError, "holds no run", lambda: understudy.resume(tmp_path)),
+    ]  # fmt: skip
+    for kind, message, call in cases:
+        with pytest.raises(kind, match=message):
+            call()
+        assert not (tmp_path / "a").exists(), "nothing is written for a run that cannot start"
+
+
+def test_a_folder_with_another_run_or_format_is_refused(finished, pendulum, tmp_path):
+    with pytest.raises(CheckpointError, match="holds another run"):
+        small(pendulum, finished.path)
+    manifest = finished.path / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"format": 1', '"format": 99'))
+    try:
+        with pytest.raises(CheckpointError, match="format 99, this is format 1"):
+            understudy.resume(finished.path)
+    finally:
+        manifest.write_text(text)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="is a file"):
+        small(pendulum, tmp_path / "file")
+
+
+def test_other_data_than_the_run_was_trained_on_are_refused(pendulum, tmp_path):
+    copy = tmp_path / "data.hdf5"
+    copy.write_bytes(pendulum.read_bytes())
+    run = small(copy, tmp_path / "run")
+    import h5py
+
+    with h5py.File(copy, "r+") as file:
+        file["rewards"][0] = 7.0
+    with pytest.raises(CheckpointError, match="is not the one that"):
+        understudy.resume(run, online=10)
+
+
+def test_a_full_disk_stops_the_run_with_the_last_checkpoint_intact(pendulum, tmp_path):
+    """The limit on a file's size makes real writes fail half way, as a full disk does."""
+    script = f"""
+        import resource, understudy
+        from understudy.run import checkpoint
+        write, count = checkpoint.write_arrays, 0
+        def limited(path, arrays):
+            global count
+            count += 1
+            if count == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (4096, {resource.RLIM_INFINITY}))
+            return write(path, arrays)
+        checkpoint.write_arrays = limited
+        understudy.train("td3_bc", {str(pendulum)!r}, env="Pendulum-v1", offline=3000, out={str(tmp_path / "run")!r},
+                         batch_size=16, evaluate=False, checkpoint_every=0.0, settings={SMALL!r})
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "Could not write" in done.stderr and "Free space" in done.stderr, done.stderr[
+        -2000:
+    ]
+    arrays, meta = checkpoint.latest(tmp_path / "run")
+    assert meta["counters"]["updates"] > 0
+    run = understudy.resume(tmp_path / "run")
+    assert run.result["updates"] == 3000
