@@ -264,15 +264,15 @@ def test_td3_bc_against_its_equations(replay):
     close(value, (errors**2).mean(1).sum())
     close(grads["params"]["VmapMLP_0"]["Dense_2"]["bias"][:, 0], 2 * errors.mean(1))
 
-    def actor_loss(layers, weight=None):  # the paper's, with Q the minimum of two and imitation summed over dimensions
+    def actor_loss(layers, weight=None):  # the paper's, with Q the minimum of two
         a = np.tanh(numpy_mlp(layers, data["observations"]))
         q = q_of(NETS["q"], data["observations"], a).min(0)
         weight = weight or 2.5 / np.abs(q).mean()
-        return -weight * q.mean() + ((a - data["actions"]) ** 2).sum(-1).mean(), weight
+        return -weight * q.mean() + ((a - data["actions"]) ** 2).mean(), weight
 
     loss, weight = actor_loss(NETS["actor"])
     value, _, grads = gradient(
-        DDPGBC(alpha=1 / 2.5).loss, mlp(NETS["actor"], False), (), policy, critic, state, BATCH, KEY
+        DDPGBC(alpha=1 / (2.5 * A)).loss, mlp(NETS["actor"], False), (), policy, critic, state, BATCH, KEY
     )
     close(2.5 * value, loss)
     for i in range(A):

@@ -335,10 +335,9 @@ def scale_actions(actions: np.ndarray, low, high, given: bool, report: Report) -
                 int(np.argmax(outside.any(1))),
             )
         elif share:
-            bounds = "[-1, 1]" if not given else "the action range"
+            scaled = " once scaled" if given else ""
             report.warning(
-                f"{share:.1%} of action entries lay outside {bounds} (up to {largest:.3g} after scaling) and were "
-                f"clipped",
+                f"{share:.1%} of action entries lay outside [-1, 1]{scaled} (up to {largest:.3g}) and were clipped",
                 key="actions",
                 row=int(np.argmax(outside.any(1))),
             )

@@ -320,8 +320,8 @@ def flat(columns: Mapping[str, Any], report: Report) -> dict | None:
     if dropped.any():
         report.info(f"The last transition of {int(dropped.sum()):,} trajectories was left out: it has no successor")
     if final.any():
-        report.info(f"{int(final.sum()):,} final states are not recorded; the state before stands in for them (they are "
-                    f"never bootstrapped from)")  # fmt: skip
+        report.info(f"{int(final.sum()):,} final states are not recorded; the state before stands in for each (none is "
+                    f"bootstrapped from)")  # fmt: skip
     # A trajectory of a single row that timed out has no transition at all.
     alone = dropped & np.concatenate([[True], ends[:-1]])
     keep = ~dropped

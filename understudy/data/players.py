@@ -98,7 +98,6 @@ class Arm:
     def __init__(self, settings: Protocol):
         self.settings = settings
         self.env = _arm(settings.task)
-        self.env.reset(seed=0)  # the first reset compiles the model and leaves another warm start than later ones
         self.players = _oracles(self.env, settings)
         self.buttons = hasattr(self.env, "_cur_button_states")
 

@@ -157,7 +157,7 @@ def train(
         "phases": [dataclasses.asdict(p) for p in phases],
         "plan": {k: v for k, v in dataclasses.asdict(the_plan).items() if k not in ("phases", "seeds", "env")},
         "protocol": {"episodes": episodes, "env_seed": eval_seed, "num_envs": the_plan.eval_envs,
-                     "every": the_plan.eval_every},
+                     "every": {p.name: the_plan.every(p) for p in phases}},
         "log": list(log),
         "versions": versions(),
         "platform": platform.platform(),

@@ -1,0 +1,67 @@
+"""Keep the evidence of a run as data: python benchmarks/keep.py RUN NAME [--note TEXT].
+
+Copies every evaluation episode and the result into benchmarks/results/NAME, with the command, settings and versions that
+made them, and adds the run's row to benchmarks/results/README.md. Paths of this machine are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import shutil
+
+HERE = pathlib.Path(__file__).parent / "results"
+HEAD = """# Results
+
+Every row was measured; the folder of that name holds each evaluation episode (`episodes.jsonl`), the result and what
+made it (`run.json`: command, settings, versions). Success in percent, mean [95% interval] over seeds and episodes;
+*last* is the final evaluation, *best* the best one of the run, which nobody could have picked without looking.
+
+| name | command | seeds x episodes | offline | last | best | note |
+|---|---|---|---|---|---|---|
+"""
+
+
+def percent(mean, interval) -> str:
+    if mean is None:
+        return "–"
+    return f"{100 * mean:.0f}" + (f" [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]" if interval else "")
+
+
+def row(folder: pathlib.Path) -> str:
+    about, result = (json.loads((folder / n).read_text()) for n in ("run.json", "result.json"))
+    seeds = len(about["seeds"])
+    return (f"| {folder.name} | `{about['command']}` | {seeds} x {result['episodes']} "
+            f"| {percent(result['offline_success'], result['offline_interval'])} "
+            f"| {percent(result['success'], result['interval'])} "
+            f"| {percent(result['best_success'], result['best_interval'])} | {about['note']} |\n")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=pathlib.Path)
+    parser.add_argument("name")
+    parser.add_argument("--note", default="")
+    args = parser.parse_args()
+    manifest = json.loads((args.run / "manifest.json").read_text())
+    target = HERE / args.name
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy(args.run / "episodes.jsonl", target)
+    result = json.loads((args.run / "result.json").read_text())
+    result["run"] = args.run.name
+    (target / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    words = [w if " " not in w else repr(w) for w in manifest["command"]]
+    keep = ("algorithm", "preset", "settings", "overrides", "env", "seeds", "phases", "plan", "protocol", "versions",
+            "created", "resumes", "understudy")  # fmt: skip
+    about = {k: manifest[k] for k in keep} | {"command": " ".join(words), "note": args.note}
+    about["dataset"] = {k: manifest["dataset"][k] for k in ("name", "sha256", "transitions", "episodes", "notes")} if (
+        manifest["dataset"]) else None  # fmt: skip
+    (target / "run.json").write_text(json.dumps(about, indent=1) + "\n")
+    folders = sorted(p for p in HERE.iterdir() if (p / "run.json").exists())
+    (HERE / "README.md").write_text(HEAD + "".join(row(p) for p in folders))
+    print(row(target))
+
+
+if __name__ == "__main__":
+    main()
