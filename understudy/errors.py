@@ -36,4 +36,4 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     if near:
         return f" Did you mean '{near[0]}'?"
-    return f" Known: {', '.join(options)}." if options else ""
+    return f" Known: {', '.join(options)}." if 0 < len(options) <= 40 else ""

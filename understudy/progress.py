@@ -1,35 +1,154 @@
-"""Progress bars on standard error (or in the notebook cell) with rate and time left."""
+"""Progress bars with rate and time left: on a terminal, in a notebook cell, or as a plain line now and then in a log."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import sys
 import time
 
+WINDOW = 30.0  # seconds that the shown rate looks back
+PLAIN_EVERY = 10.0  # seconds between two lines of one bar where nothing can be redrawn
+GAP = 2  # spaces between columns
+BAR = (10, 24)  # narrowest and widest
+
 
 class Bar:
-    """One line of progress. `advance` may be called as often as wanted; it draws at most ten times a second."""
+    """One line of progress. `advance` may be called as often as wanted."""
 
-    def __init__(self, progress, task, unit):
-        self._progress, self._task, self._unit = progress, task, unit
-        self._start, self._since = time.monotonic(), 0
+    def __init__(self, description: str, total: int, unit: str, done: int, shown=None):
+        self.description, self.total, self.unit, self.done = description, total, unit, done
+        self.fields: dict[str, float] = {}
+        self._shown = shown
+        self._first, self._start = done, time.monotonic()
+        self._times = collections.deque([(self._start, done)])
+        self._said = self._start
 
     def advance(self, n: int = 1, **fields: float) -> None:
         """Count `n` more units; `fields` are shown as they stand, e.g. `success=0.4`."""
-        self._since += n
-        seconds = time.monotonic() - self._start
-        rate = f"{self._since / seconds:,.0f} {self._unit}/s" if seconds > 0.5 else ""
-        shown = "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in fields.items())
-        update = {"rate": rate} | ({"shown": shown} if fields else {})
-        self._progress.update(self._task, advance=n, **update)
+        self.done += n
+        self.fields = self.fields | fields  # another thread may be drawing the old ones
+        now = time.monotonic()
+        self._times.append((now, self.done))
+        while len(self._times) > 2 and self._times[0][0] < now - WINDOW:
+            self._times.popleft()
+        if self._shown is None and now - self._said >= PLAIN_EVERY and self.done < self.total:
+            self._said = now
+            print(self.plain(), file=sys.stderr, flush=True)
+
+    @property
+    def seconds(self) -> float:
+        """Since the bar began."""
+        return time.monotonic() - self._start
+
+    @property
+    def rate(self) -> float | None:
+        """Units per second of late, or over all when done; None before it can be told."""
+        (begin, first), (end, last) = self._times[0], self._times[-1]
+        if self.done >= self.total:
+            begin, first = self._start, self._first
+        return (last - first) / (end - begin) if end - begin > 0.5 and last > first else None
+
+    def counted(self) -> str:
+        return f"{self.done:,}/{self.total:,}"
+
+    def speed(self) -> str:
+        rate = self.rate
+        return "" if rate is None else f"{rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s"
+
+    def left(self) -> str:
+        """Time that the rest takes at this rate."""
+        if self.done >= self.total:
+            return "done"
+        return f"{clock((self.total - self.done) / self.rate)} left" if self.rate else ""
+
+    def facts(self) -> list[str]:
+        return [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.fields.items()]
+
+    def plain(self) -> str:
+        """One line for a log."""
+        end = f"done in {clock(self.seconds)}" if self.done >= self.total else self.left()
+        return ", ".join(x for x in (f"{self.description} {self.counted()}", self.speed(), end, *self.facts()) if x)
 
 
-_live = None  # rich allows one live display: nested bars share it
+def clock(seconds: float) -> str:
+    """Seconds as 0:07, 12:34 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _Bars:
+    """The bars that are showing, redrawn a few times a second as one table that fits the terminal."""
+
+    def __init__(self, console):
+        from rich.live import Live
+
+        self.console, self.bars = console, []
+        self.live = Live(console=console, refresh_per_second=5, get_renderable=self.table, vertical_overflow="visible")
+
+    def table(self):
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        bars = list(self.bars)
+        columns, width = fit(bars, self.console.width)
+        table = Table.grid(padding=(0, GAP, 0, 0), pad_edge=False)
+        for name in columns:
+            table.add_column(no_wrap=True, overflow="crop", justify="right" if name in ("counted", "left") else "left")
+        for bar in bars:
+            cells = _cells(bar)
+            drawn = lambda bar=bar: ProgressBar(total=max(bar.total, 1), completed=bar.done, width=width)
+            table.add_row(*(drawn() if c == "bar" else Text(cells.get(c, "")) for c in columns))
+        return table
+
+
+def _cells(bar: Bar) -> dict[str, str]:
+    facts = bar.facts()
+    return {"description": f"{bar.description:<10}", "counted": bar.counted(), "speed": bar.speed(),
+            "elapsed": clock(bar.seconds), "left": bar.left()} | {f"fact{i}": f for i, f in enumerate(facts)}  # fmt: skip
+
+
+def fit(bars: list[Bar], width: int) -> tuple[list[str], int]:
+    """The columns that `width` characters have room for, and the width of the bar among them.
+
+    What goes first where there is too little: the bar gets shorter, then the elapsed time goes, the further facts from
+    the last to the first, the bar, the rate. Description, count and time left stay."""
+    wide: dict[str, int] = {}
+    for bar in bars:
+        for name, text in _cells(bar).items():
+            wide[name] = max(wide.get(name, 0), len(text))
+    facts = [c for c in wide if c.startswith("fact")]
+    columns = ["description", "bar", "counted", "speed", "elapsed", "left", *facts]
+    wide["bar"] = BAR[0]
+    for name in ("", "elapsed", *reversed(facts), "bar", "speed"):
+        columns = [c for c in columns if c != name]
+        spare = width - sum(wide.get(c, 0) + GAP for c in columns)
+        if spare >= 0:
+            break
+    return columns, min(BAR[1], BAR[0] + max(spare, 0))
+
+
+_live: _Bars | None = None  # one live display: nested bars share it
+
+
+def _console():
+    """A console that can redraw lines, or None: a file, a pipe, a terminal without control codes."""
+    notebook = "ipykernel" in sys.modules
+    if not notebook and not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+
+    console = Console() if notebook else Console(stderr=True)
+    return console if notebook or console.is_interactive else None
 
 
 @contextlib.contextmanager
 def bar(description: str, total: int, unit: str = "it", done: int = 0, leave: bool = True):
     """Show one bar: `with bar("offline", 30_000, "updates") as b: b.advance(500, loss=0.1)`.
+
+    Where standard error is no terminal, a line about every ten seconds takes its place, and one at the end.
 
     Args:
       description: what is being done, two or three words.
@@ -38,35 +157,25 @@ def bar(description: str, total: int, unit: str = "it", done: int = 0, leave: bo
       done: units already done (a resumed run); the rate counts only new ones.
       leave: keep the finished line on the screen.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
     global _live
-    owner = _live is None
+    console = _console() if _live is None else None
+    owner = console is not None
     if owner:
-        notebook = "ipykernel" in sys.modules
-        _live = Progress(
-            TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[shown]}"),
-            console=Console() if notebook else Console(stderr=True),
-        )
-        _live.start()
-    task = _live.add_task(description, total=total, completed=done, rate="", shown="")
+        _live = _Bars(console)
+        _live.live.start()
+    one = Bar(description, total, unit, done, _live)
+    if _live is not None:
+        _live.bars.append(one)
     try:
-        yield Bar(_live, task, unit)
+        yield one
+        if _live is None and leave and one.done >= total > done:
+            print(one.plain(), file=sys.stderr, flush=True)
     finally:
-        live = _live
-        if not leave:
-            live.remove_task(task)
+        if _live is not None and not leave:
+            _live.bars.remove(one)
         if owner:
-            _live = None
-            live.stop()
+            shown, _live = _live, None
+            shown.live.stop()
 
 
 def say(text: str) -> None:

@@ -187,20 +187,38 @@ def _with_policy(algorithm: Algorithm, policy: Any, action_size: int | None) -> 
     return dataclasses.replace(algorithm, policy=cls(action_size=size, **kept))
 
 
-# What `understudy data make` can generate: domain -> what it is.
-DATASETS = {
-    "ogbench/cube-single-play-singletask-v0": "a UR5e arm and one cube, scripted play, relabelled with one task",
-    "ogbench/pointmaze-medium-navigate-singletask-v0": "a point mass in a maze, scripted navigation, one goal",
+FAMILIES = {
+    "cube": "arm and cubes",
+    "scene": "arm, drawer, window",
+    "puzzle": "arm and buttons",
+    "pointmaze": "point maze",
 }
+KINDS = {
+    "play": "play",
+    "noisy": "noisy play",
+    "navigate": "goal after goal",
+    "stitch": "short pieces",
+}
+
+
+def datasets(*, single: bool = True) -> dict[str, str]:
+    """What `understudy data make` can generate: {name: what it is}.
+
+    Args:
+      single: the data sets of a single task, which have rewards; else those without a task.
+    """
+    from understudy.data import players  # imports numpy, and no simulator before it is used
+
+    found = {}
+    for name in players.names():
+        task, kind, version = name.rsplit("-", 2)
+        name = f"{task}-{kind}-singletask-{version}" if single else name
+        found[f"ogbench/{name}"] = f"{FAMILIES[task.split('-')[0]]}, {KINDS[kind]}"
+    return found
+
 
 FORMATS = {
     "OGBench .npz": "a file: full and compact layouts, single-task rewards by relabelling",
     "D4RL .hdf5": "a file: flat observations, actions, rewards, terminals, timeouts",
     "arrays": "in Python: understudy.data.from_arrays",
-}
-
-ENVIRONMENTS = {
-    "cube-single-play-singletask-v0": "OGBench: arm and cube, success defined",
-    "pointmaze-medium-navigate-singletask-v0": "OGBench: point maze, success defined",
-    "AdroitHandDoorSparse-v1": "gymnasium-robotics: a hand opens a door, success defined",
 }

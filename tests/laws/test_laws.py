@@ -110,8 +110,9 @@ def test_fields_are_documented_numbers_or_structure(case):
             else:
                 assert isinstance(value, float), f"{type(part).__name__}.{field.name} is {value!r}"
             low, high = field.metadata.get("low"), field.metadata.get("high")
-            assert low is None or value >= low, f"{type(part).__name__}.{field.name}"
-            assert high is None or value <= high, f"{type(part).__name__}.{field.name}"
+            for number in value if isinstance(value, tuple) else (value,):  # bounds of a tuple hold for each entry
+                assert low is None or number >= low, f"{type(part).__name__}.{field.name}"
+                assert high is None or number <= high, f"{type(part).__name__}.{field.name}"
 
     walk(case.algorithm)
 

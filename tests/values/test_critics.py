@@ -112,6 +112,8 @@ def test_iql_values_and_losses(known, constant, batch):
     close(metrics["v/v"], 2.0)
     close(metrics["target"], (1 + 0.9 * 2 + 2.0) / 2)
     close(metrics["loss"], (1.8**2 + 1) / 2 + (0.8**2 + 0) / 2)
+    learning = dataclasses.replace(critic, learning_rate=0.1)  # Adam's first step takes V from 2 to 2.1
+    close(learning.update(state, batch, actor_of(None), KEY)[1]["target"], (1 + 0.9 * 2.1 + 2.0) / 2)
     below = dataclasses.replace(state, v=dataclasses.replace(v, params=constant(v.params, 4.0)))
     close(critic.update(below, batch, actor_of(None), KEY)[1]["v/loss"], 0.2)  # u = 3 - 4
 

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import io
-import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -177,7 +176,7 @@ def train(args, raw, argv, parser) -> Outcome:
     import understudy
 
     options = _given(
-        args, "env", "preset", "seeds", "seed", "out", "offline", "warmup", "online", "retrain", "batch_size", "n_step",
+        args, "env", "action_range", "preset", "seeds", "seed", "out", "offline", "warmup", "online", "retrain", "batch_size", "n_step",
         "utd", "offline_share", "num_envs", "replay_capacity", "reward_scale", "reward_bias", "data_on", "episodes",
         "eval_every", "eval_seed", "checkpoint_every", "log",
     )  # fmt: skip
@@ -221,9 +220,10 @@ def data_make(args, raw, argv, parser) -> Outcome:
     from understudy import data, registry
     from understudy.cli import show
 
-    name = registry.match("dataset", args.name, registry.DATASETS)
-    out = args.out or pathlib.Path("data") / f"{name}.npz"  # one of the places where names are looked up
-    path = data.make(name, out, **_given(args, "episodes", "seed"))
+    known = [*registry.datasets(), *registry.datasets(single=False)]
+    wanted = {registry.plain(args.name), registry.plain(f"ogbench/{args.name}")}
+    name = next((n for n in known if registry.plain(n) in wanted), args.name)
+    path = data.make(name, **_given(args, "out", "episodes", "steps", "validation", "seed", "workers"))
     value = {"path": str(path)} | dict(data.info(path))
     return Outcome(value, lambda: show.info(value))
 
@@ -232,7 +232,7 @@ def data_info(args, raw, argv, parser) -> Outcome:
     from understudy import data
     from understudy.cli import show
 
-    value = dict(data.info(args.path))
+    value = dict(data.info(args.path, env=args.env))
     return Outcome(value, lambda: show.info(value))
 
 
@@ -240,7 +240,7 @@ def data_check(args, raw, argv, parser) -> Outcome:
     from understudy import data
     from understudy.cli import show
 
-    findings = [dataclasses.asdict(f) for f in data.check(args.path)]
+    findings = [dataclasses.asdict(f) for f in data.check(args.path, env=args.env)]
     bad = any(f["level"] == "error" for f in findings)
     value = {"path": args.path, "ok": not bad, "findings": findings}
     return Outcome(value, lambda: show.findings(value), code=2 if bad else 0)
@@ -287,7 +287,7 @@ def _policies() -> list[dict]:
 def _datasets() -> list[dict]:
     from understudy import registry
 
-    rows = [{"name": n, "kind": "generated", "summary": s} for n, s in registry.DATASETS.items()]
+    rows = [{"name": n, "kind": "generated", "summary": s} for n, s in registry.datasets().items()]
     return rows + [{"name": n, "kind": "format", "summary": s} for n, s in registry.FORMATS.items()]
 
 

@@ -130,7 +130,7 @@ class Spec:
             text += (
                 "\nsettings of the algorithm, by name:\n"
                 "  --critic.expectile 0.9 --policy.hidden 256 256 --policy flow\n"
-                "  understudy train ALGORITHM --help lists them with their meaning, range and default.\n"
+                "  understudy train ALGORITHM --help lists them: meaning, range, default.\n"
             )
         return text + "".join(["\nexamples:\n", *(f"  {e}\n" for e in self.examples)] if self.examples else [])
 
@@ -147,6 +147,8 @@ def _train(p: Parser) -> None:
                    help="a name or a path (understudy list datasets); none: live only")  # fmt: skip
     what = p.add_argument_group("what")
     what.add_argument("--env", metavar="ID", help="environment; default the one of the data set")
+    what.add_argument("--action-range", nargs=2, type=number, metavar=("LOW", "HIGH"),
+                      help="the actions were recorded in this range; it becomes [-1, 1]")  # fmt: skip
     what.add_argument("--preset", metavar="NAME", help="named settings (understudy list presets)")
     what.add_argument("--seeds", type=count, metavar="K", help="train K seeds in one program (1)")
     what.add_argument("--seed", type=count, metavar="S", help="the first of them (0)")
@@ -197,14 +199,18 @@ def _evaluate(p: Parser) -> None:
 
 def _data_make(p: Parser) -> None:
     p.add_argument("name", metavar="NAME", help="see: understudy list datasets")
-    p.add_argument("--out", metavar="FILE", help="default: data/NAME.npz, where train finds it by name")
-    p.add_argument("--episodes", type=count, metavar="N", help="episodes to record")
-    p.add_argument("--seed", type=count, metavar="S", help="seed of the generator (0)")
+    p.add_argument("--out", metavar="FILE", help="a file, or a folder for NAME.npz (data/, where train finds NAME)")
+    p.add_argument("--episodes", type=count, metavar="N", help="episodes to record (100)")
+    p.add_argument("--steps", type=count, metavar="N", help="steps of each; default as published (200 to 2,000)")
+    p.add_argument("--validation", type=count, metavar="N", help="further episodes, in NAME-val.npz (0)")
+    p.add_argument("--seed", type=count, metavar="S", help="seed of the recordings (0)")
+    p.add_argument("--workers", type=count, metavar="N", help="processes; the data do not depend on it (all cores)")
     p.add_argument("--quiet", action="store_true", help="no bars or messages, only warnings")
 
 
 def _data_path(p: Parser) -> None:
     p.add_argument("path", metavar="DATASET", help="a name (understudy list datasets) or a path")
+    p.add_argument("--env", metavar="ID", help="environment; default the one of the data set")
 
 
 def _list(p: Parser) -> None:
@@ -224,7 +230,7 @@ COMMANDS = {
         Spec(
             "train", "Learn from a data set, then live, in any proportion.",
             "ALGORITHM [DATASET] [options] [settings]",
-            (f"understudy train iql {CUBE} --offline 60k --seeds 3",
+            (f"understudy train iql {CUBE} \\\n      --offline 60k --seeds 3",
              "understudy train fql data.npz --preset ogbench-cube-single --online 50k",
              "understudy train rlpd door.hdf5 --env AdroitHandDoorSparse-v1 \\\n"
              "      --preset adroit-sparse --offline 0 --online 100k",
@@ -243,9 +249,10 @@ COMMANDS = {
              ("understudy evaluate runs/demo --episodes 100 --video demo.mp4",)),
         Spec("data make", "Generate a data set on this machine with scripted players; nothing is downloaded.",
              "NAME [options]", (f"understudy data make {CUBE} --episodes 200",)),
-        Spec("data info", "Describe a data set.", "DATASET", ("understudy data info door.hdf5",)),
+        Spec("data info", "Describe a data set.", "DATASET [--env ID]",
+             ("understudy data info door.hdf5 --env AdroitHandDoorSparse-v1",)),
         Spec("data check", "Check a data set against the schema; exit code 2 where it cannot be trained on.",
-             "DATASET", ("understudy data check door.hdf5",)),
+             "DATASET [--env ID]", ("understudy data check door.hdf5",)),
         Spec("list", "List what can be named, or show one preset in full.", "WHAT [TEXT]",
              ("understudy list algorithms", "understudy list presets cube",
               "understudy list presets ogbench-cube-single")),

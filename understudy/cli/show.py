@@ -106,7 +106,8 @@ def listing(what: str, rows: list[dict]) -> None:
         table = _table("data set", "what it is")
         for r in rows:
             table.add_row(r["name"], r["summary"])
-        after = "Generate one: understudy data make NAME\nDescribe a file: understudy data info PATH"
+        after = ("Generate one: understudy data make NAME\nDescribe a file: understudy data info PATH\n"
+                 "-singletask-task2 to -task5 in a NAME are other tasks; without -singletask: no rewards.")  # fmt: skip
     else:
         table = _table("preset", "settings")
         section = None

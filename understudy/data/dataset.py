@@ -314,10 +314,15 @@ def check_flags(x: np.ndarray, key: str, report: Report) -> np.ndarray:
 def scale_actions(actions: np.ndarray, low, high, given: bool, report: Report) -> tuple[np.ndarray, Any, Any]:
     """Map actions from [low, high] to [-1, 1] and clip what lies outside; returns (actions, low, high)."""
     size = actions.shape[1]
-    low = np.broadcast_to(np.asarray(low, np.float32), (size,)).copy()
-    high = np.broadcast_to(np.asarray(high, np.float32), (size,)).copy()
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        report.error(f"The action range is {low} to {high}; expected finite numbers, low below high", "mend the range")
+    given_low, given_high = low, high
+    try:
+        low, high = (np.broadcast_to(np.asarray(x, np.float32), (size,)).copy() for x in (low, high))
+        fine = bool(np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all())
+    except (ValueError, TypeError):  # another number of entries, or no numbers
+        fine = False
+    if not fine:
+        report.error(f"the action range is {given_low} to {given_high}; expected finite numbers, low below high",
+                     f"give two numbers, or two lists of {size} (one for each action entry)")  # fmt: skip
         return actions, low, high
     if not ((low == -1).all() and (high == 1).all()):
         actions = (2 * (actions - low) / (high - low) - 1).astype(np.float32)
@@ -330,7 +335,7 @@ def scale_actions(actions: np.ndarray, low, high, given: bool, report: Report) -
         if not given and (share > 0.2 or largest > 3):  # no rounding or overshoot: another unit
             report.error(
                 f"{share:.1%} of action entries lie outside [-1, 1] (up to {largest:.3g})",
-                "say which range they were recorded in, action_range=(low, high); (-1, 1) clips them",
+                "say in which range they were recorded: --action-range LOW HIGH (-1 1 clips them)",
                 "actions",
                 int(np.argmax(outside.any(1))),
             )
@@ -343,7 +348,7 @@ def scale_actions(actions: np.ndarray, low, high, given: bool, report: Report) -
             )
     elif 0 < largest < 0.05:
         report.warning(f"No action is larger than {largest:.2g} in a range of [-1, 1]",
-                       "say which range they were recorded in: action_range=(low, high)", "actions")  # fmt: skip
+                       "say in which range they were recorded: --action-range LOW HIGH", "actions")  # fmt: skip
     return actions, low, high
 
 

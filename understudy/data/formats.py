@@ -177,8 +177,8 @@ def arrange(columns: Mapping[str, Any], kind: str, report: Report) -> dict | Non
         if key not in columns:
             others = [k for k in columns if k not in KEYS]
             near = did_you_mean(key, others) if others else ""
-            near = near if near.startswith(" Did") else ""
-            report.error(f"there is no '{key}' among {sorted(columns)}.{near}", f"name the column '{key}'", key)
+            mend = f"name the column '{key}'" + (f".{near}" if near.startswith(" Did") else "")
+            report.error(f"there is no '{key}' among its columns ({', '.join(sorted(columns)) or 'none'})", mend, key)
     if report.failed:
         return None
     return flat(columns, report) if kind == "flat" else _ogbench(columns, kind, report)

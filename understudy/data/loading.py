@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from understudy.data import formats, relabel, store
+from understudy.data import formats, players, relabel, store
 from understudy.data.dataset import Dataset, Finding, Report, finish, shapes
 from understudy.errors import DataError, UserError, did_you_mean
 
@@ -44,6 +44,8 @@ def locate(name_or_path: str | os.PathLike) -> pathlib.Path:
             return path
         beside = [p.name for p in path.parent.iterdir()]
     if not _looks_like_name(text):
+        if path.is_symlink():
+            raise DataError(f"{path} is a link to {path.readlink()}, which is not there; mend the link.")
         near = did_you_mean(path.name, beside)
         near = near if near.startswith(" Did") else " Check the path; names: understudy list datasets."
         raise DataError(f"There is no file {path}.{near}")
@@ -57,9 +59,15 @@ def locate(name_or_path: str | os.PathLike) -> pathlib.Path:
                         return found
     places = ", ".join(str(f) for f in folders())
     if relabel.family(name) is None:
-        from understudy.registry import DATASETS
+        from understudy.registry import datasets
 
-        raise DataError(f"There is no file or data set '{text}'.{did_you_mean(text, DATASETS)}")
+        near = did_you_mean(name, [n.removeprefix("ogbench/") for n in datasets()] + beside)
+        near = near if near.startswith(" Did") else " Check the path; names: understudy list datasets."
+        raise DataError(f"There is no file or data set '{text}'.{near}")
+    try:
+        players.protocol(name)
+    except DataError as error:  # nothing here could make it
+        raise DataError(f"The data set '{text}' is not in {places}. {error}") from None
     full = text if text.startswith("ogbench/") else f"ogbench/{text}"
     raise DataError(f"The data set '{text}' is not in {places}; make it with: understudy data make {full}")
 
@@ -149,7 +157,7 @@ def _range_of(env: str | None, actions: np.ndarray, report: Report) -> tuple[Any
         return None
     if np.abs(actions).max(initial=0) <= 1 + 1e-5:
         report.info(f"The actions lie in [-1, 1] and are taken as already scaled from the range of {env}",
-                    "if they are not, give action_range=(low, high)", "actions")  # fmt: skip
+                    "if they are not, give --action-range LOW HIGH", "actions")  # fmt: skip
         return None
     if ((actions >= low - 1e-5) & (actions <= high + 1e-5)).all():
         report.info(f"The actions were scaled from the range of {env} to [-1, 1]", key="actions")

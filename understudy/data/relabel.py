@@ -82,7 +82,7 @@ def apply(
             report.error(f"no rule derives rewards for {env}", f"known are {RULES}", "rewards")
         elif not recorded:
             report.info("There are no rewards; algorithms that learn values need them",
-                        f"name an environment that defines them (env=...; {RULES})", "rewards")  # fmt: skip
+                        f"name an environment that defines them (--env ID; {RULES})", "rewards")  # fmt: skip
         return parts
     if recorded and wanted is None:
         if named is not None and _same_task(named, env):
@@ -144,7 +144,7 @@ def ogbench_rewards(parts: dict, columns: Mapping[str, Any], env: str) -> tuple[
             known = {k: np.asarray(columns[k])[rows] for k in ("qpos", "button_states") if k in columns}
             if known["qpos"].ndim != 2 or known["qpos"].shape[1] != nq:
                 raise DataError(f"qpos has the shape {list(known['qpos'].shape)} and {env} has {nq} joint positions; "
-                                f"name the environment that the data were recorded in (env=...).")  # fmt: skip
+                                f"name the environment that the data were recorded in (--env ID).")  # fmt: skip
         else:
             known, note = {"qpos": _positions(parts, env, nq, own)}, "from the observations "
         if family(env) in ("scene", "puzzle") and "button_states" not in known:

@@ -15,11 +15,11 @@ RESAMPLES = 10_000
 def summary(values: np.ndarray, *, confidence: float = 0.95) -> tuple[float, float, float]:
     """Return the mean of K training seeds x M episodes, and an interval around it.
 
-    One seed with successes and failures: Wilson's score interval (exact about 0 and 1, where a normal interval is
-    not); so too, over all episodes, where every episode of every seed came out alike. Else a percentile bootstrap of 10,000 draws with a fixed generator that draws seeds with replacement and,
-    within each drawn seed, episodes with replacement: the interval speaks of new seeds and new episodes. One seed of
-    returns: of new episodes with this one seed. Few seeds make a bootstrap interval too narrow: with 3 seeds it holds
-    the true mean less often than it says.
+    One seed of successes and failures, or several whose episodes all came out alike: Wilson's score interval over the
+    episodes (exact about 0 and 1, where a normal interval is not). Else a percentile bootstrap of 10,000 draws with a
+    fixed generator that draws seeds with replacement and, within each drawn seed, episodes with replacement: the
+    interval speaks of new seeds and new episodes. One seed of returns: of new episodes with this one seed. Few seeds
+    make a bootstrap interval too narrow: with 3 seeds it holds the true mean less often than it says.
 
     Args:
       values: [K, M] or [M], success (0 or 1) or return of every episode.

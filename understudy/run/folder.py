@@ -37,10 +37,16 @@ def disk_error(path, error: OSError) -> CheckpointError:
     )
 
 
+def _no_place(path: pathlib.Path, error: OSError) -> CheckpointError:
+    why = error.strerror or error
+    return CheckpointError(f"The run folder {path} cannot be made ({why}); give another folder with --out.")
+
+
 class RunFolder:
     """A folder with manifest.json, metrics.jsonl, episodes.jsonl, checkpoints/ and a lock held while it is in use."""
 
     LOGS = ("metrics.jsonl", "episodes.jsonl")
+    NEEDED = ("algorithm", "env", "seeds", "phases", "plan", "protocol", "dataset", "settings", "resumes")
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
@@ -54,12 +60,18 @@ class RunFolder:
         try:
             manifest = json.loads(file.read_text())
             version = manifest["format"]
-        except FileNotFoundError:
+        except PermissionError as error:
+            raise CheckpointError(f"{file} cannot be read ({error.strerror}); mend its permissions.") from None
+        except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(
                 f"{self.path} holds no run (no manifest.json); give a folder that `understudy train` wrote."
             ) from None
         except (ValueError, KeyError, TypeError):
             raise CheckpointError(f"{file} is damaged; restore it, or start the run anew in another folder.") from None
+        if version == FORMAT and (missing := [k for k in self.NEEDED if k not in manifest]):
+            raise CheckpointError(
+                f"{file} is damaged (it has no {', '.join(missing)}); restore it, or start the run anew elsewhere."
+            )
         if version != FORMAT:
             raise CheckpointError(
                 f"{self.path} was written in run format {version}, this is format {FORMAT}; "
@@ -70,28 +82,45 @@ class RunFolder:
     def write_manifest(self, manifest: dict) -> None:
         write_json(self.path / "manifest.json", manifest)
 
-    def create(self) -> None:
-        """Take the folder for a new run. Raises CheckpointError where it holds another run or is not a folder."""
-        if self.path.exists() and not self.path.is_dir():
-            raise CheckpointError(f"{self.path} is a file; give a folder for the run with --out.")
+    def refuse(self) -> None:
+        """Raise CheckpointError where no new run can have the folder: it holds one, or is none."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if self.path.exists() and not self.path.is_dir():
+                raise CheckpointError(f"{self.path} is a file; give a folder for the run with --out.")
+            taken = (self.path / "manifest.json").exists()
         except OSError as error:
-            raise disk_error(self.path, error) from error
-        self.lock()
-        if (self.path / "manifest.json").exists():
-            self.unlock()
+            raise _no_place(self.path, error) from None
+        if taken:
+            if self._lock is None:  # in use is worth saying before that it is taken
+                self.lock()
+                self.unlock()
             raise CheckpointError(
                 f"{self.path} holds another run; go on with it (understudy resume {self.path}), "
                 f"or give another folder with --out."
             )
+
+    def create(self) -> None:
+        """Take the folder for a new run. Raises CheckpointError where it holds another run or is not a folder."""
+        self.refuse()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _no_place(self.path, error) from None
+        self.lock()
+        try:
+            self.refuse()  # another may have been faster
+        except CheckpointError:
+            self.unlock()
+            raise
 
     def lock(self) -> None:
         """Hold the folder until `unlock` or the process ends. Raises CheckpointError while a live run holds it."""
         try:
             self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 held for the run's life
         except OSError as error:
-            raise disk_error(self.path / ".lock", error) from error
+            raise CheckpointError(
+                f"{self.path} cannot be written to ({error.strerror or error}); mend its permissions."
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from understudy.data.replay import HostBuffer, example
+from understudy.data.relabel import RULES
 from understudy.errors import CheckpointError, DataError, EnvError, SettingsError
 from understudy.progress import say
 from understudy.run import checkpoint
@@ -30,6 +31,7 @@ def train(
     dataset: Any = None,
     *,
     env: str | None = None,
+    action_range: tuple[Any, Any] | None = None,
     offline: int | None = None,
     online: int | None = None,
     warmup: int | None = None,
@@ -63,6 +65,7 @@ def train(
       dataset: a name, a path, a `Dataset`, or None to learn live only.
       env: environment id; by default the one the data set belongs to. Without one there is no live phase and no
         evaluation.
+      action_range: (low, high) that the actions of the file were recorded in, mapped to [-1, 1].
       offline: updates on the data alone (default 100,000, or 0 without data).
       online: environment steps of each seed (default 0), `utd` updates after each.
       warmup: environment steps with a frozen policy before that (a random one where nothing was pretrained).
@@ -95,9 +98,13 @@ def train(
     run_settings = presets.get(preset).run_for(_canonical(algorithm) or "") if preset else {}
     pick = lambda given, name, default: given if given is not None else run_settings.get(name, default)
     scale, bias = pick(reward_scale, "reward_scale", 1.0), pick(reward_bias, "reward_bias", 0.0)
+    if out is not None:
+        RunFolder(out).refuse()  # before minutes of loading and compiling
     data = dataset
     if isinstance(dataset, str | pathlib.Path):
-        data = load_data(dataset, env=env)
+        data = load_data(dataset, env=env, action_range=action_range)
+    elif action_range is not None:
+        raise SettingsError("action_range belongs to a data set given by name or path; a Dataset already has its own.")
     env = env or (data.env if data is not None else None)
     spec = _spec(env, data)
     algo = algorithm
@@ -152,7 +159,7 @@ def train(
         "settings": settings_module.as_dict(algo),
         "env": env,
         "seeds": list(seeds),
-        "dataset": _identity(data, dataset),
+        "dataset": _identity(data, dataset, action_range),
         "data_on": "host" if isinstance(columns, HostBuffer) else "device",
         "phases": [dataclasses.asdict(p) for p in phases],
         "plan": {k: v for k, v in dataclasses.asdict(the_plan).items() if k not in ("phases", "seeds", "env")},
@@ -165,6 +172,8 @@ def train(
         "resumes": [],
     }  # fmt: skip
     folder.write_manifest(manifest)
+    if data is not None and data is not dataset:
+        _introduce(data)
     loop.identity = {k: manifest[k] for k in ("algorithm", "overrides", "preset")}
     return _go(loop, folder, manifest)
 
@@ -214,7 +223,7 @@ def _reopen(folder, manifest, offline, online, algorithm, settings, dataset, com
     if record is not None and data is None:
         if record["given"] is None:
             raise CheckpointError(f"{folder.path} was trained on arrays in memory; resume it with dataset=....")
-        data = load(record["given"], env=manifest["env"])
+        data = load(record["given"], env=manifest["env"], action_range=record.get("action_range"))
     if record is not None and data.sha256 != record["sha256"]:
         raise CheckpointError(
             f"The data set {record['given'] or record['name']} is not the one that {folder.path} was trained on "
@@ -498,8 +507,8 @@ def _columns(data, algo, the_plan: Plan, data_on: str):
         return None
     if "rewards" in algo.requires and data.rewards is None:
         raise DataError(
-            f"{data.name} has no rewards and the algorithm learns values; name an environment that defines them "
-            f"(--env ID), or imitate with bc."
+            f"{data.name} has no rewards and the algorithm learns values; name an environment whose rewards can be derived "
+            f"(--env ID; {RULES}), or imitate with bc."
         )
     if data_on not in ("auto", "device", "host"):
         raise SettingsError(f"data_on is {data_on!r}; give auto, device or host.")
@@ -536,8 +545,9 @@ def _check_plan(p: Plan) -> None:
     for name in ("batch_size", "n_step", "num_envs", "replay_capacity", "episodes"):
         if getattr(p, name) < 1:
             raise SettingsError(f"{name} is {getattr(p, name)}; give at least 1.")
-    if (p.eval_every or 0) < 0 or p.checkpoint_every < 0:
-        raise SettingsError("eval_every and checkpoint_every must be at least 0.")
+    for name in ("eval_every", "checkpoint_every", "eval_seed"):
+        if (getattr(p, name) or 0) < 0:
+            raise SettingsError(f"{name} is {getattr(p, name)}; give at least 0.")
 
 
 def _seeds(seeds: int | Sequence[int], first: int) -> tuple[int, ...]:
@@ -551,12 +561,21 @@ def _seeds(seeds: int | Sequence[int], first: int) -> tuple[int, ...]:
     return seeds
 
 
-def _identity(data, given) -> dict | None:
+def _introduce(data) -> None:
+    """Say what was loaded and what loading changed."""
+    rewards = "without rewards" if data.rewards is None else "with rewards"
+    say(f"{data.name}: {data.size:,} transitions in {data.episodes:,} episodes, {rewards}")
+    for note in data.notes:
+        say(f"  {note}")
+
+
+def _identity(data, given, action_range) -> dict | None:
     if data is None:
         return None
     return {"name": data.name, "source": data.source, "sha256": data.sha256, "transitions": int(data.size),
             "episodes": int(data.episodes), "notes": list(data.notes),
-            "given": str(given) if isinstance(given, str | pathlib.Path) else None}  # fmt: skip
+            "given": str(given) if isinstance(given, str | pathlib.Path) else None,
+            "action_range": None if action_range is None else [np.asarray(x).tolist() for x in action_range]}  # fmt: skip
 
 
 def _fresh(algorithm: str, data, env) -> pathlib.Path:
