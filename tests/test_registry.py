@@ -89,6 +89,16 @@ def test_adjust_changes_a_made_algorithm():
     assert algorithm.extraction.alpha == 0.2
 
 
+def test_the_data_sets_are_all_that_the_players_record():
+    from understudy.data import players
+
+    single, raw = registry.datasets(), registry.datasets(single=False)
+    assert [n.removeprefix("ogbench/") for n in raw] == players.names()
+    assert len(single) == len(raw) and "ogbench/puzzle-4x6-noisy-singletask-v0" in single
+    assert all(players.protocol(n.removeprefix("ogbench/")).task_env for n in single)
+    assert single["ogbench/pointmaze-giant-stitch-singletask-v0"] == "point maze, short pieces"
+
+
 # --- plug-ins -------------------------------------------------------------------------------------------------------
 
 

@@ -8,15 +8,23 @@ import time
 
 from understudy.errors import CheckpointError
 from understudy.progress import say
+from understudy.run.folder import RunFolder
 from understudy.run.train import Run, train
 
 TASK = "cube-single-play-singletask-v0"
-ALGORITHM = "td3_bc"
-EPISODES = 100  # of 1,000 transitions
-OFFLINE, ONLINE = 20_000, 20_000
+# The same arm and cube, played by ogbench's other scripted player: it acts with noise, so that few recordings show
+# what a little more or less of each action does. The published play recordings need hours of training, not minutes.
+RECORDINGS, EPISODES = "cube-single-noisy-singletask-v0", 30  # of 1,000 transitions
+ALGORITHM, OFFLINE, ONLINE = "td3_bc", 4_000, 8_000
 SETTINGS = {
     "critic.hidden": (256, 256, 256),
     "policy.hidden": (256, 256, 256),
+    "critic.layer_norm": "after",
+    "critic.learning_rate": 1e-3,
+    "learning_rate": 1e-3,
+    "extraction.alpha": 0.1,
+    "critic.target_period": 1,
+    "policy_delay": 1,
 }
 
 
@@ -25,21 +33,29 @@ def demo(
 ) -> Run:
     """Make the data on all cores, pretrain, evaluate, fine-tune live, evaluate; leave a report and a video in `out`.
 
-    An earlier demo in the same folder is moved aside to OUT-1, OUT-2, ...; its data set is used again."""
+    An earlier demo in the same folder is moved aside to OUT-1, OUT-2, ...; its recordings are used again.
+
+    Args:
+      out: run folder.
+      seed: of the training; the recordings are the same for every seed.
+      offline: updates on the recordings. online: environment steps after that, each followed by one update.
+      command: what was typed, for the manifest.
+    """
     from understudy import data
 
-    out = pathlib.Path(out)
-    begin = time.monotonic()
+    out, begin = pathlib.Path(out), time.monotonic()
     if (out / "manifest.json").exists():
         _move_aside(out)
-    say(f"1/4  Recordings: a scripted arm plays with a cube ({EPISODES} episodes of 1,000 steps)")
-    recordings = out.parent / "demo-data" / f"{EPISODES}" / f"{TASK}.npz"
+    RunFolder(out).refuse()
+    say(f"1/4  Recordings: a scripted arm moves a cube about, {EPISODES} episodes of 1,000 steps")
+    recordings = out.parent / f"demo-data-{EPISODES}" / f"{RECORDINGS}.npz"
     if not recordings.exists():
-        data.make(f"ogbench/{TASK}", out=recordings, episodes=EPISODES, seed=0)
-    say(f"2/4  Offline: {offline:,} updates of {ALGORITHM} on the recordings alone; 3/4  Live: {online:,} steps")
+        data.make(f"ogbench/{RECORDINGS}", out=recordings, episodes=EPISODES, seed=0)
+    say(f"2/4  Offline: {offline:,} updates of {ALGORITHM} on the recordings alone")
+    say(f"3/4  Live: {online:,} steps with the arm, an update after each")
     run = train(
         ALGORITHM, recordings, env=TASK, offline=offline, online=online, seed=seed, out=out, settings=SETTINGS,
-        eval_every=5_000, command=list(command),
+        n_step=3, eval_every=2_000, command=command,
     )  # fmt: skip
     say("4/4  Video and report")
     run.record()
@@ -49,8 +65,6 @@ def demo(
 
 
 def _move_aside(out: pathlib.Path) -> None:
-    from understudy.run.folder import RunFolder
-
     folder = RunFolder(out)
     folder.lock()  # refuses where it is in use
     folder.unlock()

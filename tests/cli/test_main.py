@@ -112,7 +112,7 @@ def test_train_without_data_needs_an_environment(calls, capfd):
         (("resume", "nowhere"), "nowhere holds no run (no manifest.json)"),
         (("evaluate", "x", "--episode", "3"), "There is no option '--episode'. Did you mean '--episodes'?"),
         (("evaluate",), "the following arguments are required: RUN"),
-        (("data", "make", "ogbench/cube-singel-play-singletask-v0"), "Did you mean 'ogbench/cube-single-play"),
+        (("data", "make", "ogbench/cube-singel-play-singletask-v0"), "Did you mean 'cube-single-play-singletask-v0'"),
         (("list", "algorithm"), "got 'algorithm'. Did you mean 'algorithms'?"),
         (("list", "presets", "zebra"), "No presets with 'zebra' in them"),
         (("lst",), "There is no command 'lst'. Did you mean 'list'?"),
@@ -235,7 +235,8 @@ def test_a_reader_that_leaves_is_no_error():
 def folder(tmp_path):
     """The least that looks like a run."""
     manifest = {"format": 1, "algorithm": "iql", "preset": "ogbench", "overrides": {"policy": "flow"},
-                "env": "cube-single-play-singletask-v0"}  # fmt: skip
+                "env": "cube-single-play-singletask-v0", "seeds": [0], "phases": [], "plan": {}, "protocol": {},
+                "dataset": None, "settings": {}, "resumes": []}  # fmt: skip
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     return str(tmp_path)
 
@@ -277,9 +278,9 @@ def data(monkeypatch):
     found = [Finding("warning", "5.6% of action entries lie outside [-1, 1].", "they are clipped", "actions", 1234)]
     fake = types.ModuleType("understudy.data")
     fake.made = []
-    fake.make = lambda name, out, **options: fake.made.append((name, out, options)) or "data/x.npz"
-    fake.info = lambda path: {"name": str(path), "transitions": 1_001_000, "rewards": {"min": -1.0, "max": 0.0}}
-    fake.check = lambda path: found
+    fake.make = lambda name, **options: fake.made.append((name, options)) or "data/x.npz"
+    fake.info = lambda path, env=None: {"name": str(path), "transitions": 1_001_000, "rewards": {"min": -1.0, "max": 0.0}}
+    fake.check = lambda path, env=None: found
     fake.found = found
     monkeypatch.setitem(sys.modules, "understudy.data", fake)
     monkeypatch.setitem(vars(understudy), "data", fake)
@@ -288,11 +289,16 @@ def data(monkeypatch):
 
 def test_data_make(data, capfd):
     name = "ogbench/cube-single-play-singletask-v0"
-    assert run("data", "make", name, "--episodes", "20", "--seed", "3", "--json") == 0
-    assert data.made == [(name, pathlib.Path("data") / f"{name}.npz", {"episodes": 20, "seed": 3})]
+    numbers = {"episodes": 20, "seed": 3, "workers": 2, "steps": 100, "validation": 5}
+    assert run("data", "make", name, *(w for k, v in numbers.items() for w in (f"--{k}", str(v))), "--json") == 0
+    assert data.made == [(name, numbers)]
     assert json.loads(capfd.readouterr().out)["path"] == "data/x.npz"
-    assert run("data", "make", "ogbench/CUBE-single-play-singletask-v0", "--out", "y.npz") == 0
-    assert data.made[-1] == (name, "y.npz", {})
+    assert run("data", "make", "CUBE-single-play-singletask-v0", "--out", "y.npz") == 0
+    assert data.made[-1] == (name, {"out": "y.npz"})
+    assert run("data", "make", "scene-noisy-v0") == 0
+    assert data.made[-1] == ("ogbench/scene-noisy-v0", {})
+    assert run("data", "make", "puzzle-4x4-play-singletask-task3-v0") == 0
+    assert data.made[-1] == ("puzzle-4x4-play-singletask-task3-v0", {})
 
 
 def test_data_info_prints_a_description(data, capfd):

@@ -335,22 +335,30 @@ def test_sac(replay):
     close(slope, record["log_alpha_grad"])
 
 
-def test_rlpd_backs_up_a_subset_against_its_equation(replay, monkeypatch):
-    """The target of RLPD in NumPy, from a policy whose samples are SAC's above: only the chosen network counts."""
-    critic, policy = SoftTD(hidden=HIDDEN, discount=0.9, subset=1), TanhGaussian(action_size=A, hidden=HIDDEN)
-    state, params = with_weights(critic.init(KEY, BATCH), False), {"network": mlp(NETS["gauss"], False)}
-    data = {k: np.array(v) for k, v in RECORD["inputs"]["batch"].items()}
-    mean, log_std = np.split(numpy_mlp(NETS["gauss"], data["next_observations"]), 2, -1)
-    log_std = np.clip(log_std, -20, 2)
-    eps = DRAWS["normal"][0]
-    u = mean + np.exp(log_std) * eps
-    log_prob = (-0.5 * eps**2 - log_std - 0.5 * np.log(2 * np.pi) - np.log(1 - np.tanh(u) ** 2)).sum(-1)
-    for chosen in range(2):
-        monkeypatch.setattr(jax.random, "choice", lambda *_, **__: jnp.array([chosen]))  # noqa: B023
-        q = numpy_mlp(NETS["q_target"][chosen], np.concatenate([data["next_observations"], np.tanh(u)], -1))[:, 0]
-        replay(eps)
-        targets = critic.target(state, BATCH, actor_of(policy, params, 0.7), KEY)
-        close(targets, data["rewards"] + 0.9 * data["masks"] * (q - 0.7 * log_prob))
+@pytest.mark.parametrize("chosen", [0, 1])
+def test_rlpd(replay, monkeypatch, chosen):
+    """Two networks of which the draw `chosen` is backed up, layer norm before the activation."""
+    record, policy = RECORD["rlpd"], TanhGaussian(action_size=A, hidden=HIDDEN)
+    params = {"network": mlp(NETS["gauss"], False)}
+    critic = SoftTD(hidden=HIDDEN, layer_norm="before", discount=0.9, subset=1, aggregate="mean")
+    state = with_weights(critic.init(KEY, BATCH), True)
+    extraction = MaxEnt(initial_temperature=float(np.exp(-0.4)), target_entropy=-0.5)
+    aux = extraction.init()
+    monkeypatch.setattr(jax.random, "choice", lambda *_, **__: jnp.array([chosen]))
+    replay(DRAWS["normal"][0])
+    targets = critic.target(state, BATCH, actor_of(policy, params, extraction.temperature(aux)), KEY)
+    value, _, grads = gradient(critic.q_loss, state.q.params, targets, BATCH)
+    close(value, 2 * record[f"critic_{chosen}"]["loss"])
+    ensemble_close(grads, record[f"critic_{chosen}"]["grad"], scale=2)
+    replay(DRAWS["normal"][1])
+    value, metrics, grads = gradient(extraction.loss, params, aux, policy, critic, state, BATCH, KEY)
+    close(value, record["actor_loss"])
+    close(metrics["entropy"], record["entropy"])
+    layers_close(grads["network"]["params"], record["actor_grad"])
+    excess = metrics["entropy"] - metrics["target_entropy"]
+    value, _, slope = gradient(extraction.temperature_loss, aux.params, excess)
+    close(value, record["temperature_loss"])
+    close(slope, record["log_alpha_grad"])
 
 
 # --- CQL and Cal-QL -----------------------------------------------------------------------------------------------

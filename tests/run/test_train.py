@@ -153,22 +153,26 @@ def test_what_bad_input_gets(pendulum, tmp_path):
     rng = np.random.default_rng(0)
     arrays = dict(observations=rng.normal(size=(20, 3)), actions=rng.uniform(-1, 1, (20, 1)),
                   terminations=np.zeros(20, bool), truncations=np.arange(20) % 10 == 9)  # fmt: skip
+    bare, out = from_arrays(rewards=None, **arrays), tmp_path / "a"
+    mistyped = {"critic.discont": 1}
     cases = [
-        (DataError, "has no rewards and the algorithm learns values", lambda: small(from_arrays(rewards=None, **arrays), tmp_path / "a")),
-        (EnvError, "takes .* action", lambda: small(pendulum, tmp_path / "a", env="HalfCheetah-v5")),
-        (EnvError, "Unknown environment", lambda: small(pendulum, tmp_path / "a", env="Pendulun-v1")),
-        (SettingsError, "Did you mean 'iql'", lambda: small(pendulum, tmp_path / "a", algorithm="iqll")),
-        (SettingsError, "Did you mean 'critic.discount'", lambda: small(pendulum, tmp_path / "a", settings={"critic.discont": 1})),
-        (SettingsError, "Nothing to do", lambda: small(pendulum, tmp_path / "a", offline=0)),
-        (SettingsError, "offline_share is 1.5", lambda: small(pendulum, tmp_path / "a", offline_share=1.5)),
-        (SettingsError, "seeds is 0", lambda: small(pendulum, tmp_path / "a", seeds=0)),
-        (SettingsError, "needs a policy with sample_and_log_prob", lambda: small(pendulum, tmp_path / "a", algorithm="sac", settings={"policy": "deterministic"})),
-        (CheckpointError, "holds no run", lambda: understudy.resume(tmp_path)),
+        (DataError, "has no rewards and the algorithm learns values", dict(data=bare)),
+        (EnvError, "takes .* action", dict(env="HalfCheetah-v5")),
+        (EnvError, "Unknown environment", dict(env="Pendulun-v1")),
+        (SettingsError, "Did you mean 'iql'", dict(algorithm="iqll")),
+        (SettingsError, "[Dd]id you mean '?critic.discount", dict(settings=mistyped)),
+        (SettingsError, "Nothing to do", dict(offline=0)),
+        (SettingsError, "offline_share is 1.5", dict(offline_share=1.5)),
+        (SettingsError, "seeds is 0", dict(seeds=0)),
+        (SettingsError, "needs a policy with sample_and_log_prob",
+         dict(algorithm="sac", settings={"policy": "deterministic"})),
     ]  # fmt: skip
-    for kind, message, call in cases:
+    for kind, message, changed in cases:
         with pytest.raises(kind, match=message):
-            call()
-        assert not (tmp_path / "a").exists(), "nothing is written for a run that cannot start"
+            small(**dict(data=pendulum, out=out) | changed)
+        assert not out.exists(), "nothing is written for a run that cannot start"
+    with pytest.raises(CheckpointError, match="holds no run"):
+        understudy.resume(tmp_path)
 
 
 def test_a_folder_with_another_run_or_format_is_refused(finished, pendulum, tmp_path):

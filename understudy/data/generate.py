@@ -106,17 +106,17 @@ def _check_place(paths: list[pathlib.Path], size: int) -> None:
     """Refuse before minutes of work what would fail after them."""
     for path in paths:
         if path.exists():
-            raise DataError(f"{path} exists already; remove it, or give another place (out=...).")
+            raise DataError(f"{path} exists already; remove it, or give another place (--out).")
     try:
         paths[0].parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(paths[0].parent).free
     except OSError as error:
         raise store.cannot_write(paths[0], error) from None
-    if not os.access(paths[0].parent, os.W_OK):
-        raise DataError(f"{paths[0].parent} cannot be written to; give another place (out=...).")
+    if not os.access(paths[0].parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise DataError(f"{paths[0].parent} cannot be written to; give another place (--out).")
     if free < size:
         raise DataError(f"{paths[0].parent} has {free / 1e6:,.0f} MB free and the data may take {size / 1e6:,.0f} MB; "
-                        f"free space, record fewer episodes, or give another place (out=...).")  # fmt: skip
+                        f"free space, record fewer episodes, or give another place (--out).")  # fmt: skip
 
 
 def write_npz(path: pathlib.Path, columns: dict[str, np.ndarray]) -> None:

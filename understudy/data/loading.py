@@ -61,7 +61,8 @@ def locate(name_or_path: str | os.PathLike) -> pathlib.Path:
     if relabel.family(name) is None:
         from understudy.registry import datasets
 
-        near = did_you_mean(name, [n.removeprefix("ogbench/") for n in datasets()] + beside)
+        files = [f for f in beside if f.endswith(SUFFIXES[:-1])]
+        near = did_you_mean(name, [n.removeprefix("ogbench/") for n in datasets()] + files)
         near = near if near.startswith(" Did") else " Check the path; names: understudy list datasets."
         raise DataError(f"There is no file or data set '{text}'.{near}")
     try:
@@ -173,6 +174,7 @@ def info(name_or_path: str | os.PathLike, *, env: str | None = None) -> dict[str
     path = locate(name_or_path)
     report = Report(str(name_or_path))
     data, kind = _read(path, env, None, None, report, _name(name_or_path, path))
+    _compare(data, env, report)
     lengths = np.asarray(data.lengths)
     sizes = path.rglob("*") if path.is_dir() else [path]
     about = {
@@ -206,6 +208,21 @@ def info(name_or_path: str | os.PathLike, *, env: str | None = None) -> dict[str
     return about
 
 
+def _compare(data: Dataset, env: str | None, report: Report) -> None:
+    """An error where the data do not fit the environment that was named. Raises EnvError where there is none such."""
+    if env is None:
+        return
+    from understudy import envs
+
+    spec, mine = envs.describe(env), shapes(data.observations)
+    if not isinstance(mine, dict) and (mine, data.actions.shape[1]) != (spec.observation_shape, spec.action_size):
+        report.error(
+            f"the observations are {list(mine)} and the actions {data.actions.shape[1]} numbers, those of {env} "
+            f"{list(spec.observation_shape)} and {spec.action_size}", "name the environment that the data were recorded in",
+            "observations",
+        )  # fmt: skip
+
+
 def _plain(shape: Any) -> Any:
     return {k: _plain(v) for k, v in shape.items()} if isinstance(shape, dict) else list(shape)
 
@@ -221,6 +238,7 @@ def check(name_or_path: str | os.PathLike, *, env: str | None = None) -> list[Fi
             store.verify(path)
         data, kind = _read(path, env, None, None, report, _name(name_or_path, path))
         if data is not None:
+            _compare(data, env, report)
             if kind.startswith("ogbench"):
                 relabel.check_timing(path, data, report)
             rewards = "without rewards" if data.rewards is None else "with rewards"

@@ -124,6 +124,10 @@ def names(folder: pathlib.Path) -> list[str]:
     return sorted(p.name for p in home.iterdir() if p.is_dir() and not p.name.startswith(".")) if home.exists() else []
 
 
+class OtherFormat(CheckpointError):
+    """A whole checkpoint of another version: not to be passed over."""
+
+
 def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
     """Read one checkpoint: arrays and meta. Raises CheckpointError where it is damaged or of another format."""
     try:
@@ -132,10 +136,12 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
         if hashlib.sha256(body.encode()).hexdigest() != sealed["sha256"]:
             raise ValueError("checksum")
         meta = json.loads(body)
+    except PermissionError:  # whole, for all that is known
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{path} is truncated or damaged (checkpoint.json).") from None
     if meta["format"] != FORMAT:
-        raise CheckpointError(
+        raise OtherFormat(
             f"{path} was written in checkpoint format {meta['format']}, this is format {FORMAT}; "
             f"use the understudy release that wrote it."
         )
@@ -148,9 +154,9 @@ def latest(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict] | None:
     for name in reversed(names(folder)):
         try:
             found = load(pathlib.Path(folder) / "checkpoints" / name)
+        except OtherFormat:
+            raise
         except CheckpointError as error:
-            if "format" in str(error):
-                raise
             damaged = error
             say(f"warning: {error} Going back to the checkpoint before it.")
             continue

@@ -39,12 +39,17 @@ def load_policy(path: str | pathlib.Path, algorithm: Any = None) -> Acting:
     path = pathlib.Path(path)
     try:
         about = json.loads((path / "policy.json").read_text())
+        version = about["format"]
     except FileNotFoundError:
         raise CheckpointError(f"{path} has no policy yet; finish the run: understudy resume {path}") from None
-    except ValueError:
-        raise CheckpointError(f"{path / 'policy.json'} is damaged; finish the run again: understudy resume") from None
-    if about["format"] != FORMAT:
-        raise CheckpointError(f"{path} holds a policy of format {about['format']}, this is format {FORMAT}.")
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(
+            f"{path / 'policy.json'} is damaged; write it again with: understudy resume {path}"
+        ) from None
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{path} holds a policy of format {version}, this is format {FORMAT}; use the understudy release that wrote it."
+        )
     algo = algorithm
     if algo is None:
         if about["algorithm"] is None:
