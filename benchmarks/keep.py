@@ -1,7 +1,7 @@
 """Keep the evidence of a run as data: python benchmarks/keep.py RUN NAME [--note TEXT].
 
-Copies every evaluation episode and the result into benchmarks/results/NAME, with the command, settings and versions that
-made them, and adds the run's row to benchmarks/results/README.md. Paths of this machine are left out.
+Copies every evaluation episode and the result into benchmarks/results/NAME, with the command, settings and versions
+that made them, and adds the run's row to benchmarks/results/README.md. Paths of this machine are left out.
 """
 
 from __future__ import annotations

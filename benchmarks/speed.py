@@ -185,7 +185,8 @@ def live(env: str, steps: int) -> dict | None:
     outside = 1 - (spent["program"] + spent["env"]) / spent["loop"]
     print(f"live loop on {env}: {spent['program'] / spent['loop']:.1%} in the compiled update, "
           f"{spent['env'] / spent['loop']:.1%} in env.step, {outside:.1%} outside both")  # fmt: skip
-    return dict(env=env, update=spent["program"] / spent["loop"], env_step=spent["env"] / spent["loop"], outside=outside)
+    share = {k: spent[k] / spent["loop"] for k in ("program", "env")}
+    return dict(env=env, update=share["program"], env_step=share["env"], outside=outside)
 
 
 def start_up() -> dict:

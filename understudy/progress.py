@@ -1,4 +1,4 @@
-"""Progress bars with rate and time left: on a terminal, in a notebook cell, or as a plain line now and then in a log."""
+"""Progress bars with rate and time left: on a terminal, in a notebook, or as a plain line now and then in a log."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ class _Bars:
 
 
 def _cells(bar: Bar) -> dict[str, str]:
-    facts = bar.facts()
-    return {"description": f"{bar.description:<10}", "counted": bar.counted(), "speed": bar.speed(),
-            "elapsed": clock(bar.seconds), "left": bar.left()} | {f"fact{i}": f for i, f in enumerate(facts)}  # fmt: skip
+    cells = {"description": f"{bar.description:<10}", "counted": bar.counted(), "speed": bar.speed(),
+             "elapsed": clock(bar.seconds), "left": bar.left()}  # fmt: skip
+    return cells | {f"fact{i}": fact for i, fact in enumerate(bar.facts())}
 
 
 def fit(bars: list[Bar], width: int) -> tuple[list[str], int]:

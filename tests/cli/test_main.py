@@ -279,7 +279,9 @@ def data(monkeypatch):
     fake = types.ModuleType("understudy.data")
     fake.made = []
     fake.make = lambda name, **options: fake.made.append((name, options)) or "data/x.npz"
-    fake.info = lambda path, env=None: {"name": str(path), "transitions": 1_001_000, "rewards": {"min": -1.0, "max": 0.0}}
+    fake.info = lambda path, env=None: {
+        "name": str(path), "transitions": 1_001_000, "rewards": {"min": -1.0, "max": 0.0},
+    }  # fmt: skip
     fake.check = lambda path, env=None: found
     fake.found = found
     monkeypatch.setitem(sys.modules, "understudy.data", fake)

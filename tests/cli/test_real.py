@@ -258,7 +258,7 @@ def test_nothing_to_do(here, capfd):
         ("resume nowhere", "nowhere holds no run (no manifest.json)"),
         ("resume folder", "folder holds no run"),
         ("resume file", "file holds no run"),
-        ("resume future", "was written in run format 99, this is format 1; use the understudy release that wrote it (9.9)"),
+        ("resume future", "in run format 99, this is format 1; use the understudy release that wrote it (9.9)"),
         ("resume damaged", "damaged/manifest.json is damaged"),
         ("resume list", "list/manifest.json is damaged"),
         ("resume partial", "partial/manifest.json is damaged (it has no algorithm,"),
@@ -339,8 +339,8 @@ def test_data_that_changed_or_went_are_refused(home, run, capfd, tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "end"),
     [("policy.safetensors", "", "does not match its checksum"), ("policy.safetensors", None, "is missing"),
-     ("policy.json", "{", "is damaged"), ("policy.json", "[]", "is damaged"), ("policy.json", None, "has no policy yet"),
-     ("policy.json", '{"format": 99}', "holds a policy of format 99")],
+     ("policy.json", "{", "is damaged"), ("policy.json", "[]", "is damaged"),
+     ("policy.json", None, "has no policy yet"), ("policy.json", '{"format": 99}', "holds a policy of format 99")],
 )  # fmt: skip
 def test_a_policy_that_cannot_be_read(run, capfd, file, text, end):
     manifest = json.loads((run / "manifest.json").read_text())

@@ -335,7 +335,8 @@ def scale_actions(actions: np.ndarray, low, high, given: bool, report: Report) -
         if not given and (share > 0.2 or largest > 3):  # no rounding or overshoot: another unit
             report.error(
                 f"{share:.1%} of action entries lie outside [-1, 1] (up to {largest:.3g})",
-                "say in which range they were recorded: --action-range LOW HIGH (-1 1 clips them)",
+                "say in which range they were recorded, -1 1 to clip them: --action-range LOW HIGH, or in Python "
+                "action_range=(low, high)",
                 "actions",
                 int(np.argmax(outside.any(1))),
             )

@@ -42,10 +42,10 @@ def locate(name_or_path: str | os.PathLike) -> pathlib.Path:
     with contextlib.suppress(OSError, ValueError):  # no right to look, or no possible name
         if path.exists():
             return path
-        beside = [p.name for p in path.parent.iterdir()]
-    if not _looks_like_name(text):
         if path.is_symlink():
             raise DataError(f"{path} is a link to {path.readlink()}, which is not there; mend the link.")
+        beside = [p.name for p in path.parent.iterdir()]
+    if not _looks_like_name(text):
         near = did_you_mean(path.name, beside)
         near = near if near.startswith(" Did") else " Check the path; names: understudy list datasets."
         raise DataError(f"There is no file {path}.{near}")
@@ -63,6 +63,8 @@ def locate(name_or_path: str | os.PathLike) -> pathlib.Path:
 
         files = [f for f in beside if f.endswith(SUFFIXES[:-1])]
         near = did_you_mean(name, [n.removeprefix("ogbench/") for n in datasets()] + files)
+        if near.endswith("-v0'?"):
+            near = near.replace("'", "'ogbench/", 1)
         near = near if near.startswith(" Did") else " Check the path; names: understudy list datasets."
         raise DataError(f"There is no file or data set '{text}'.{near}")
     try:
@@ -218,8 +220,8 @@ def _compare(data: Dataset, env: str | None, report: Report) -> None:
     if not isinstance(mine, dict) and (mine, data.actions.shape[1]) != (spec.observation_shape, spec.action_size):
         report.error(
             f"the observations are {list(mine)} and the actions {data.actions.shape[1]} numbers, those of {env} "
-            f"{list(spec.observation_shape)} and {spec.action_size}", "name the environment that the data were recorded in",
-            "observations",
+            f"{list(spec.observation_shape)} and {spec.action_size}",
+            "name the environment that the data were recorded in", "observations",
         )  # fmt: skip
 
 

@@ -48,7 +48,8 @@ def load_policy(path: str | pathlib.Path, algorithm: Any = None) -> Acting:
         ) from None
     if version != FORMAT:
         raise CheckpointError(
-            f"{path} holds a policy of format {version}, this is format {FORMAT}; use the understudy release that wrote it."
+            f"{path} holds a policy of format {version}, this is format {FORMAT}; "
+            f"use the understudy release that wrote it."
         )
     algo = algorithm
     if algo is None:

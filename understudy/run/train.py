@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from understudy.data.replay import HostBuffer, example
 from understudy.data.relabel import RULES
+from understudy.data.replay import HostBuffer, example
 from understudy.errors import CheckpointError, DataError, EnvError, SettingsError
 from understudy.progress import say
 from understudy.run import checkpoint
@@ -507,8 +507,8 @@ def _columns(data, algo, the_plan: Plan, data_on: str):
         return None
     if "rewards" in algo.requires and data.rewards is None:
         raise DataError(
-            f"{data.name} has no rewards and the algorithm learns values; name an environment whose rewards can be derived "
-            f"(--env ID; {RULES}), or imitate with bc."
+            f"{data.name} has no rewards and the algorithm learns values; name an environment whose rewards can be "
+            f"derived (--env ID; {RULES}), or imitate with bc."
         )
     if data_on not in ("auto", "device", "host"):
         raise SettingsError(f"data_on is {data_on!r}; give auto, device or host.")
@@ -575,7 +575,7 @@ def _identity(data, given, action_range) -> dict | None:
     return {"name": data.name, "source": data.source, "sha256": data.sha256, "transitions": int(data.size),
             "episodes": int(data.episodes), "notes": list(data.notes),
             "given": str(given) if isinstance(given, str | pathlib.Path) else None,
-            "action_range": None if action_range is None else [np.asarray(x).tolist() for x in action_range]}  # fmt: skip
+            "action_range": action_range and [np.asarray(x).tolist() for x in action_range]}  # fmt: skip
 
 
 def _fresh(algorithm: str, data, env) -> pathlib.Path:
