@@ -37,8 +37,8 @@ class AWR(Extraction):
 
 @pytree
 class DDPGBC(Extraction):
-    """-lambda Q(s, pi(s)) + alpha imitation, lambda = 1/mean|Q| where normalised: the policy of TD3+BC (alpha = 1 / 2.5 A
-    there) and ReBRAC. Fujimoto and Gu 2021, arXiv:2106.06860."""
+    """-lambda Q(s, pi(s)) + alpha imitation, lambda = 1/mean|Q| where normalised: the policy of TD3+BC (where alpha is
+    1 / 2.5 A) and of ReBRAC. Fujimoto and Gu 2021, arXiv:2106.06860."""
 
     needs = ("rsample",)
     alpha: float = leaf(0.4, "weight of imitation against the (normalised) value", symbol="alpha", low=0.0)

@@ -31,9 +31,9 @@ class Sampler:
         return dict(zip(names, [*sizes, self.batch_size - sum(sizes)]))
 
     def positions(self, sizes: dict, key) -> dict[str, jax.Array]:
-        """Where one batch is drawn: source -> positions, given each source's number of transitions."""
+        """Where one batch is drawn: source -> positions, for each source whose number of transitions is given."""
         keys = dict(zip((name for name, _ in self.shares), jax.random.split(key, len(self.shares))))
-        return {n: jax.random.randint(keys[n], (b,), 0, sizes[n]) for n, b in self.sizes().items() if b}
+        return {n: jax.random.randint(keys[n], (b,), 0, sizes[n]) for n, b in self.sizes().items() if b and n in sizes}
 
     def read(self, source, positions) -> Batch:
         """The batch at `positions` of one source; numpy from the host, jax from the device, equal values."""
@@ -77,7 +77,8 @@ class Sampler:
         """One batch. `given` holds parts already read on the host, by source name."""
         given = given or {}
         positions = self.positions({n: sources[n].size for n in sources}, key)
-        parts = [given[n] if n in given else self.read(sources[n], p) for n, p in positions.items()]
+        names = [n for n, b in self.sizes().items() if b]
+        parts = [given[n] if n in given else self.read(sources[n], positions[n]) for n in names]
         if len(parts) == 1:
             return parts[0]
         common = set(parts[0]).intersection(*parts[1:])

@@ -36,7 +36,8 @@ D4RL = Preset(
             "critic.discount": 0.99, "critic.tau": 0.005, "critic.learning_rate": 3e-4, "learning_rate": 3e-4,
         },
         "iql": {"critic.expectile": 0.7, "extraction.beta": 3.0, "extraction.clip": 100.0},  # IQL
-        "td3_bc": {"extraction.exploration": 0.1,  # TD3BC; its alpha 2.5 is the recipe's own default, which needs the action size
+        # TD3BC; its alpha 2.5 is the recipe's own default, which needs the action size
+        "td3_bc": {"extraction.exploration": 0.1,
                    "critic.target_noise": 0.2, "critic.target_noise_clip": 0.5, "policy_delay": 2},
         "rebrac": {"policy.hidden": (256, 256, 256), "critic.hidden": (256, 256, 256), "critic.layer_norm": "after",
                    "critic.target_noise": 0.2, "critic.target_noise_clip": 0.5, "policy_delay": 2},  # ReBRAC
