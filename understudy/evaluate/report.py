@@ -26,6 +26,10 @@ MOST_SEEDS = 16  # drawn one by one; more would be a smear
 PANEL_POINTS, PANEL_SEEDS = 150, 8  # the same for a small chart
 MOST_METRICS = 9  # small charts
 
+# Numbers of a run that a command needs to name only where they differ from these.
+RUN_DEFAULTS = {"batch_size": 256, "n_step": 1, "num_envs": 1, "reward_scale": 1.0, "reward_bias": 0.0, "utd": 1.0,
+                "offline_share": 0.5}  # fmt: skip
+
 
 def write(run_folder) -> pathlib.Path:
     """Write RUN/report.html from what the run folder holds, complete or not, and return its path.
@@ -521,6 +525,11 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
         for name, unit in units.items():
             length = sum(int(p.get(unit) or 0) for p in manifest.get("phases", ()) if p.get("name") == name)
             words += [f"--{name}", length] if length else []
+        phases, plan = manifest.get("phases", ()), manifest.get("plan") or {}
+        live_phase = next((p for p in phases if p.get("name") == "online"), {})
+        chosen = {k: plan.get(k, usual) for k, usual in RUN_DEFAULTS.items()}
+        chosen |= {k: live_phase[k] for k in ("utd", "offline_share") if k in live_phase}
+        words += [w for k, v in chosen.items() if v != RUN_DEFAULTS[k] for w in (f"--{k.replace('_', '-')}", v)]
         words += ["--seeds", 3, "--seed", max([-1, *(s for s in curves.seeds if isinstance(s, int))]) + 1]
         for key, value in (manifest.get("overrides") or {}).items():
             words += [f"--{key}", *(value if isinstance(value, list) else [value])]
