@@ -7,9 +7,11 @@ import sys
 
 import understudy
 from understudy.errors import UserError
+from understudy.run import loop
 
 
 def main(out: str, data: str, seeds: str, algorithm: str) -> None:
+    loop.HOST_CHUNK, loop.LOG_SECONDS = 20, 0.1  # short calls, many checkpoints
     if (pathlib.Path(out) / "manifest.json").exists():
         understudy.resume(out)
         return

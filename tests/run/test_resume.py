@@ -35,8 +35,12 @@ def wait(process, timeout=300):
 
 
 def progress(out: pathlib.Path) -> int:
-    """Bytes that a run has logged."""
-    return sum((out / n).stat().st_size for n in ("metrics.jsonl", "episodes.jsonl") if (out / n).exists())
+    """Updates and environment steps up to the newest checkpoint, TOTAL at the end of the run."""
+    names = checkpoint.names(out)
+    return sum(int(x) for x in names[-1].split("-")[1:]) if names else 0
+
+
+TOTAL = 400 + 120 + 2 * 400 + 300  # offline, warm-up, online with an update a step, retrain
 
 
 @pytest.fixture(scope="session")
@@ -58,14 +62,16 @@ def uninterrupted(start, tmp_path_factory):
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_killed_ten_times_at_random_moments_and_resumed_ends_bitwise_equal(start, uninterrupted, tmp_path, seeds):
     whole = uninterrupted(seeds)
-    length, out, rng = progress(whole), tmp_path / "run", np.random.default_rng(seeds)
-    moments = np.sort(rng.uniform(0, 1, 10)) * length
+    assert progress(whole) == TOTAL
+    out, rng = tmp_path / "run", np.random.default_rng(seeds)
+    moments = np.sort(rng.uniform(0, 1, 10)) * TOTAL
     kills, phases = 0, set()
     for moment in moments:
         process = start(out, seeds)
         deadline = time.monotonic() + 120
         while process.poll() is None and progress(out) < moment and time.monotonic() < deadline:
             time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.3))  # not only just after a checkpoint
         if process.poll() is not None:
             break
         process.send_signal(signal.SIGKILL)
@@ -84,7 +90,7 @@ def test_killed_ten_times_at_random_moments_and_resumed_ends_bitwise_equal(start
 def test_a_polite_signal_saves_and_says_how_to_go_on(start, uninterrupted, tmp_path, signum):
     whole, out = uninterrupted(1), tmp_path / "run"
     process = start(out)
-    while process.poll() is None and progress(out) < progress(whole) / 2:
+    while process.poll() is None and progress(out) < TOTAL / 2:
         time.sleep(0.005)
     before = time.monotonic()
     process.send_signal(signum)
@@ -99,7 +105,7 @@ def test_a_polite_signal_saves_and_says_how_to_go_on(start, uninterrupted, tmp_p
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(start, uninterrupted, tmp_path):
     whole, out = uninterrupted(1), tmp_path / "run"
     process = start(out)
-    while process.poll() is None and progress(out) < progress(whole) / 2:
+    while process.poll() is None and progress(out) < TOTAL / 2:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -104,6 +104,7 @@ class Loop:
         self.replay: Buffer | None = None
         self.collector: Collector | None = None
         self.pool = None
+        self._kept: tuple[dict, dict] | None = None  # the collector as it was last saved
         self.names: tuple[str, ...] = ()
         self._stop: int | None = None
         self._chunk, self._compiled = HOST_CHUNK, False
@@ -437,8 +438,10 @@ class Loop:
             arrays |= checkpoint.flatten({"replay": held})
             meta["replay"] = {"size": size, "head": int(self.replay.head), "capacity": self.replay.capacity}
         if self.collector is not None and self.collector.actions is not None:
-            more, meta["collector"] = self.collector.save()
-            arrays |= more
+            self._kept = self.collector.save()
+        if self._kept is not None:
+            arrays |= self._kept[0]
+            meta["collector"] = self._kept[1]
         checkpoint.save(self.folder.path, f"{c.phase:02d}-{c.updates:010d}-{c.env_steps:010d}", arrays, meta)
         self._saved_at = time.monotonic()
 
@@ -459,6 +462,8 @@ class Loop:
         if "collector" in meta and any(p.acts for p in self.plan.phases[self.counters.phase :]):
             self._make_collector()
             self.collector.load(arrays, meta["collector"])
+        elif "collector" in meta:  # not needed by what is left, but by a run that is extended later
+            self._kept = {k: v for k, v in arrays.items() if k.startswith("collector.")}, meta["collector"]
         self.folder.cut(meta["logs"])
 
     def _refill(self, arrays, size: int, head: int, capacity: int) -> Buffer:
