@@ -28,7 +28,7 @@ demo: setup
 
 test: setup-test
 	$(VENV)/bin/python -m ruff check understudy tests benchmarks
-	$(VENV)/bin/python -m pytest -m "not learning and not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not learning and not slow"
 
 learn: setup-test          # the long checks: learning on real tasks, minutes to an hour
 	$(VENV)/bin/python -m pytest -m "learning or slow"

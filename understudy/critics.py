@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from understudy.algorithm import Critic
 from understudy.core import Batch, Metrics, Net, adam, descend, leaf, net, polyak, pytree, static
+from understudy.errors import SettingsError
 from understudy.losses import aggregate, td_loss
 from understudy.networks import ACTIVATIONS, LAYER_NORM, Ensemble
 
@@ -60,6 +61,10 @@ class QCritic(Critic):
     def next_q(self, state: QState, observations, actions, key) -> jax.Array:
         """The target networks' value in a backup: [B], reduced over all of them or over a random subset."""
         networks, params = self.networks, state.target
+        if self.subset > self.ensemble:
+            raise SettingsError(
+                f"critic.subset is {self.subset}; give at most the number of networks, critic.ensemble {self.ensemble}."
+            )
         if self.subset:  # pick the networks first, so that only these are evaluated
             chosen = jax.random.choice(key, self.ensemble, (self.subset,), replace=False)
             networks, params = self.networks.copy(size=self.subset), jax.tree.map(lambda x: x[chosen], params)

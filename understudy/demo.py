@@ -15,13 +15,13 @@ TASK = "cube-single-play-singletask-v0"
 # The same arm and cube, played by ogbench's other scripted player: it acts with noise, so that few recordings show
 # what a little more or less of each action does. The published play recordings need hours of training, not minutes.
 RECORDINGS, EPISODES = "cube-single-noisy-singletask-v0", 60  # of 1,000 transitions
-ALGORITHM, OFFLINE, ONLINE = "td3_bc", 5_000, 15_000
+ALGORITHM, OFFLINE, ONLINE = "td3_bc", 3_000, 16_000
 SETTINGS = {
     "critic.hidden": (256, 256, 256),
     "policy.hidden": (256, 256, 256),
     "critic.layer_norm": "after",
     "critic.learning_rate": 1e-3,
-    "learning_rate": 5e-4,
+    "learning_rate": 1e-3,
     "extraction.alpha": 0.1,
     "critic.target_period": 1,
     "policy_delay": 1,
@@ -55,7 +55,7 @@ def demo(
     say(f"3/4  Live: {online:,} steps with the arm, an update after each")
     run = train(
         ALGORITHM, recordings, env=TASK, offline=offline, online=online, seed=seed, out=out, settings=SETTINGS,
-        n_step=3, eval_every=2_500, command=command,
+        n_step=3, eval_every=2_000, command=command,
     )  # fmt: skip
     say("4/4  Video and report")
     run.record()

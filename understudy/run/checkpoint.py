@@ -88,8 +88,12 @@ def read_arrays(path: pathlib.Path, sha256: str | None) -> dict[str, np.ndarray]
 
 
 def save(folder: pathlib.Path, name: str, arrays: dict[str, np.ndarray], meta: dict) -> pathlib.Path:
-    """Write checkpoint `name`, then drop all but the last two. A full disk leaves the earlier ones as they were."""
-    home = folder / "checkpoints"
+    """Write checkpoint NUMBER-`name`, then drop all but the last two. A full disk leaves the earlier ones as they were.
+
+    The number counts what was ever written: a run that goes back, because it was extended or because its newest
+    checkpoint is damaged, still ends with its newest state last."""
+    home, before = folder / "checkpoints", names(folder)
+    name = f"{_number(before[-1]) + 1 if before else 0:06d}-{name}"
     target, temporary = home / name, home / f".{name}.{os.getpid()}"
     try:
         home.mkdir(exist_ok=True)
@@ -103,8 +107,6 @@ def save(folder: pathlib.Path, name: str, arrays: dict[str, np.ndarray], meta: d
             file.write(sealed)
             file.flush()
             os.fsync(file.fileno())
-        if target.exists():
-            shutil.rmtree(target)
         os.rename(temporary, target)
         handle = os.open(home, os.O_RDONLY)
         os.fsync(handle)
@@ -121,7 +123,14 @@ def save(folder: pathlib.Path, name: str, arrays: dict[str, np.ndarray], meta: d
 def names(folder: pathlib.Path) -> list[str]:
     """Checkpoints of a run, oldest first."""
     home = pathlib.Path(folder) / "checkpoints"
-    return sorted(p.name for p in home.iterdir() if p.is_dir() and not p.name.startswith(".")) if home.exists() else []
+    found = [p.name for p in home.iterdir() if p.is_dir() and _number(p.name) >= 0] if home.exists() else []
+    return sorted(found, key=lambda name: (_number(name), name))
+
+
+def _number(name: str) -> int:
+    """How many checkpoints were written before this one; -1 for a folder that is none."""
+    head = name.split("-")[0]
+    return int(head) if head.isdecimal() else -1
 
 
 class OtherFormat(CheckpointError):

@@ -90,8 +90,9 @@ class Collector:
         flat = self._join(self.observations)
         for i, (env, recipe) in enumerate(zip(self.env.envs, meta["envs"])):
             env.restore(recipe | {"actions": arrays[f"collector.played.{i}"], "observation": flat[i]})
-            self._rewards[i] = [float(x) for x in arrays[f"collector.rewards.{i}"]]
-            self._masks[i] = [float(x) for x in arrays[f"collector.masks.{i}"]]
+            if self.mc is not None:  # else nothing is appended, and an old beginning would pass for the next episode's
+                self._rewards[i] = [float(x) for x in arrays[f"collector.rewards.{i}"]]
+                self._masks[i] = [float(x) for x in arrays[f"collector.masks.{i}"]]
 
     def close(self) -> None:
         self.env.close()

@@ -162,4 +162,5 @@ class RunFolder:
         """Cut the logs back to what they were at a checkpoint: what came after will be written again."""
         for name in self.LOGS:
             if (self.path / name).exists():
-                os.truncate(self.path / name, offsets.get(name, 0))
+                held = (self.path / name).stat().st_size  # a crash of the machine may have lost some
+                os.truncate(self.path / name, min(offsets.get(name, 0), held))

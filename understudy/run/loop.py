@@ -113,15 +113,16 @@ class Loop:
         self._pending: list = []
         self._finished: list = []
         self.identity: dict = {}  # algorithm, overrides and preset, for the checkpoints
+        self._fresh = True  # no checkpoint was gone back to
 
     # --- set-up -------------------------------------------------------------------------------------------------
 
-    def prepare(self, found=None, *, before=None, old_phases=()) -> None:
+    def prepare(self, found=None, *, same: bool = True, old_phases=()) -> None:
         """Initialise every seed, or go to where the checkpoint `found` (arrays, meta) stands.
 
         Args:
-          before: the algorithm that the checkpoint was written with, where it may be another; networks of the same
-            name and shape are carried over.
+          same: the checkpoint was written with an algorithm of this structure (its numbers may differ); if not,
+            networks of the same name and shape are carried over.
           old_phases: the phases it was written under; the last may have grown since, others may follow."""
         keep_compiled()
         batch = self._example_batch()
@@ -133,7 +134,8 @@ class Loop:
         jax.eval_shape(lambda s, k: names.extend(self.algo.update(s, batch, k)[1]), one, jax.random.key(0))
         self.names = tuple(names)
         if found is not None:
-            self._restore(*found, before or self.algo, old_phases)
+            self._restore(*found, same, old_phases)
+            self._fresh = False
 
     def _example_batch(self) -> dict:
         """A batch of one with every key that the sampler will give."""
@@ -159,14 +161,15 @@ class Loop:
         """Go through the remaining phases. Raises Stopped after a signal and DivergenceError on NaN."""
         with self._signals():
             try:
-                if not checkpoint.names(self.folder.path):
+                if self._fresh:
                     self.folder.cut({})
                     self.save()  # so that even a run that diverges at once leaves something good
                 while self.counters.phase < len(self.plan.phases):
                     phase = self.plan.phases[self.counters.phase]
                     self._enter(phase)
                     label = phase.name if len(self.plan.seeds) == 1 else f"{phase.name} x{len(self.plan.seeds)}"
-                    with bar(label, phase.units, "steps" if phase.acts else "updates", done=self.counters.unit) as b:
+                    with bar(label, phase.units, "steps" if phase.acts else "updates",
+                             done=min(self.counters.unit, phase.units)) as b:  # fmt: skip
                         self._phase(phase, b)
                     self.counters.phase, self.counters.unit = self.counters.phase + 1, 0
                     self.counters.entered = False
@@ -212,7 +215,7 @@ class Loop:
                     stop = min(stop, (c.unit // every + 1) * every)
                 before = c.unit
                 shown = advance(phase, sampler, reader, stop)
-                progress.advance(c.unit - before, **shown)
+                progress.advance(min(c.unit, phase.units) - before, **shown)
             self._flush(phase)
 
     def _due(self, phase: Phase) -> bool:
@@ -257,7 +260,7 @@ class Loop:
             slot_start = c.env_steps
             slot, finished, returns = collector.step()
             updates = phase.updates_at(c.unit, lanes)
-            c.unit, c.env_steps = min(c.unit + lanes, phase.units), c.env_steps + lanes
+            c.unit, c.env_steps = c.unit + lanes, c.env_steps + lanes
             given = reader.take(c.updates, updates) if updates else {}
             self.state, self.replay, actions, metrics = programs.interact(
                 self.algo, self.state, self.sources, self.replay, sampler, slot, collector.observations, update_keys,
@@ -299,8 +302,7 @@ class Loop:
         from understudy.data.replay import example
 
         lanes, seeds = self.plan.num_envs, len(self.plan.seeds)
-        steps = sum(p.env_steps for p in self.plan.phases)
-        capacity = min(self.plan.replay_capacity, -(-steps // lanes) * lanes)
+        capacity = min(self.plan.replay_capacity, sum(_whole(p.env_steps, lanes) for p in self.plan.phases))
         one = Buffer.empty(example(self.example), max(capacity, lanes), lanes)
         data = jax.tree.map(lambda x: jnp.zeros((seeds, *x.shape), x.dtype), one.data)
         self.replay = Buffer(data=data, size=one.size, head=one.head, lanes=lanes)
@@ -410,6 +412,11 @@ class Loop:
         seed, metric = (int(i[0]) for i in np.nonzero(bad))
         return DivergenceError(
             f"{self.names[metric]} became NaN or infinite at update {step:,} (seed {self.plan.seeds[seed]}); "
+            f"{self._way_out()}"
+        )
+
+    def _way_out(self) -> str:
+        return (
             f"the last good checkpoint is kept in {self.folder.path / 'checkpoints'}. Lower the learning rate or check "
             f"the data's scale (understudy data info), then start again, or resume with other settings."
         )
@@ -431,7 +438,12 @@ class Loop:
         c.seconds += time.monotonic() - self._clock
         self._clock = time.monotonic()
         arrays = checkpoint.flatten({"state": self.state})
-        meta = {"counters": dataclasses.asdict(c), "logs": self.folder.offsets(), "identity": self.identity}
+        if bad := next((k for k, x in arrays.items() if x.dtype.kind == "f" and np.isnan(x).any()), None):
+            raise DivergenceError(  # the last update's gradient, which no metric has shown yet
+                f"{bad.partition('.')[2] or bad} became NaN by update {c.updates:,}; {self._way_out()}"
+            )
+        meta = {"counters": dataclasses.asdict(c), "logs": self.folder.offsets(), "identity": self.identity,
+                "phases": [dataclasses.asdict(p) for p in self.plan.phases]}  # fmt: skip
         if self.replay is not None:
             size = int(self.replay.size)
             held = jax.tree.map(lambda x: np.asarray(x[:, :size]), self.replay.data)
@@ -445,8 +457,8 @@ class Loop:
         checkpoint.save(self.folder.path, f"{c.phase:02d}-{c.updates:010d}-{c.env_steps:010d}", arrays, meta)
         self._saved_at = time.monotonic()
 
-    def _restore(self, arrays: dict, meta: dict, before, old_phases) -> None:
-        if before is self.algo:
+    def _restore(self, arrays: dict, meta: dict, same: bool, old_phases) -> None:
+        if same:
             self.state = checkpoint.restore({"state": self.state}, arrays)["state"]
         else:
             self.state, kept = checkpoint.carry_over({"state": self.state}, arrays)
@@ -455,7 +467,8 @@ class Loop:
         c = self.counters = Counters(**meta["counters"] | {"evaluated": tuple(meta["counters"]["evaluated"])})
         last = len(old_phases) - 1
         if c.phase > last >= 0 and self.plan.phases[last].units > old_phases[last].units:
-            c.phase, c.unit, c.entered = last, old_phases[last].units, True
+            lanes = self.plan.num_envs if old_phases[last].acts else 1
+            c.phase, c.unit, c.entered = last, _whole(old_phases[last].units, lanes), True
         if "replay" in meta:
             self._make_replay()
             self.replay = self._refill(arrays, **meta["replay"])
@@ -476,7 +489,10 @@ class Loop:
         keep = order[-ring.capacity :]
 
         def one(path, x):
-            saved = arrays[jax.tree_util.keystr(path)]
+            name = jax.tree_util.keystr(path)
+            if name not in arrays and name.endswith("['mc_returns']"):  # an earlier algorithm had no use for them
+                return jnp.full_like(x, -jnp.inf)
+            saved = arrays[name]
             return jnp.asarray(np.asarray(x)).at[:, : len(keep)].set(saved[:, keep])
 
         data = jax.tree_util.tree_map_with_path(one, {"replay": ring.data})["replay"]
@@ -514,6 +530,11 @@ class Loop:
             self.pool = None
         for sink in self.sinks:
             sink.close()
+
+
+def _whole(steps: int, lanes: int) -> int:
+    """`steps` rounded up to whole vector steps."""
+    return -(-steps // lanes) * lanes
 
 
 def discount_of(algo) -> float:

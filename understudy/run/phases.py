@@ -59,7 +59,7 @@ def plan(*, offline=0, warmup=0, online=0, retrain=0, utd=1.0, offline_share=0.5
         Phase("offline", updates=offline),
         Phase("warmup", env_steps=warmup, offline_share=share, random_actions=not offline),
         Phase("online", env_steps=online, utd=utd, offline_share=share),
-        Phase("retrain", updates=retrain, offline_share=share, restart=True),
+        Phase("retrain", updates=retrain, offline_share=share if warmup or online else 1.0, restart=True),
     ]
     phases = [p for p in phases if p.units]
     if not phases:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from understudy.errors import CheckpointError, DataError, SettingsError
 from understudy.run import checkpoint, programs
 from understudy.run.cache import keep_compiled
-from understudy.run.folder import FORMAT, write_json
+from understudy.run.folder import FORMAT, disk_error, write_json
 
 # What policy.json repeats of the manifest.
 COPIED = ("format", "understudy", "algorithm", "object", "preset", "overrides", "settings", "env")
@@ -20,7 +21,13 @@ COPIED = ("format", "understudy", "algorithm", "object", "preset", "overrides", 
 
 def export_policy(path: pathlib.Path, algo, state, manifest: dict, like: dict) -> None:
     """Write policy.safetensors (parameters of every seed, no optimiser state) and policy.json."""
-    digest = checkpoint.write_arrays(path / "policy.safetensors", checkpoint.flatten({"state": _bare(state)}))
+    file, temporary = path / "policy.safetensors", path / f".policy.safetensors.{os.getpid()}"
+    try:
+        digest = checkpoint.write_arrays(temporary, checkpoint.flatten({"state": _bare(state)}))
+        os.replace(temporary, file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise disk_error(file, error) from error
     shapes = {jax.tree_util.keystr(p): [list(np.shape(x))[1:], str(np.asarray(x).dtype)]
               for p, x in jax.tree_util.tree_flatten_with_path(like["observations"])[0]}  # fmt: skip
     write_json(
@@ -51,10 +58,11 @@ def load_policy(path: str | pathlib.Path, algorithm: Any = None) -> Acting:
             f"{path} holds a policy of format {version}, this is format {FORMAT}; "
             f"use the understudy release that wrote it."
         )
-    algo = algorithm
-    if algo is None:
-        if about["algorithm"] is None:
-            raise CheckpointError(f"The policy in {path} belongs to an algorithm object; give it with algorithm=....")
+    if algorithm is not None:
+        algo = registry.adjust(algorithm, about["overrides"])
+    elif about["algorithm"] is None:
+        raise CheckpointError(f"The policy in {path} belongs to an algorithm object; give it with algorithm=....")
+    else:
         algo = registry.make(about["algorithm"], about["action_size"], about["overrides"], about["preset"])
     arrays = checkpoint.read_arrays(path / "policy.safetensors", about["sha256"])
     shapes = about["observations"]

@@ -15,7 +15,7 @@ class Prefetch:
     [count, K, B, ...], or {} where no source is on the host. What comes next is read while the caller computes."""
 
     def __init__(self, host, sampler, keys, ahead: int):
-        self._host = host if "prior" in dict(sampler.shares) else None
+        self._host = host if sampler.sizes().get("prior") else None
         self._sampler, self._keys, self._ahead = sampler, keys, ahead
         self._pool = concurrent.futures.ThreadPoolExecutor(1) if self._host is not None else None
         self._next: dict[tuple[int, int], concurrent.futures.Future] = {}

@@ -6,9 +6,10 @@ sink is opened.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from understudy.errors import SettingsError, did_you_mean
 
@@ -83,7 +84,16 @@ class WandB:
             self._run = None
 
 
-SINKS = ("tensorboard", "wandb")
+SINKS = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # name -> package
+
+
+def check(names: Iterable[str]) -> None:
+    """Raise SettingsError where `open_sink` would: an unknown name, a package that is not installed."""
+    for name in names:
+        if name not in SINKS:
+            raise SettingsError(f"There is no logger '{name}'.{did_you_mean(name, SINKS)}")
+        if importlib.util.find_spec(SINKS[name]) is None:
+            raise SettingsError(_install(name, SINKS[name]))
 
 
 def open_sink(name: str, run_folder, manifest: Mapping | None = None) -> TensorBoard | WandB:
@@ -96,14 +106,13 @@ def open_sink(name: str, run_folder, manifest: Mapping | None = None) -> TensorB
 
     Raises:
       SettingsError: unknown name, or a package that is not installed."""
+    check([name])
     manifest = manifest or {}
     if name == "tensorboard":
         resumes = manifest.get("resumes") or []
         return TensorBoard(run_folder, resumes[-1]["updates"] if resumes else None)
-    if name == "wandb":
-        wanted = ("algorithm", "preset", "settings", "env", "seeds", "dataset", "phases", "plan", "versions")
-        return WandB(run_folder, {k: manifest[k] for k in wanted if k in manifest})
-    raise SettingsError(f"There is no logger '{name}'.{did_you_mean(name, SINKS)}")
+    wanted = ("algorithm", "preset", "settings", "env", "seeds", "dataset", "phases", "plan", "versions")
+    return WandB(run_folder, {k: manifest[k] for k in wanted if k in manifest})
 
 
 def _install(extra: str, package: str) -> str:

@@ -17,12 +17,13 @@ from understudy.data.relabel import RULES
 from understudy.data.replay import HostBuffer, example
 from understudy.errors import CheckpointError, DataError, EnvError, SettingsError
 from understudy.progress import say
-from understudy.run import checkpoint
+from understudy.run import checkpoint, sinks
 from understudy.run.folder import FORMAT, RunFolder, write_json
 from understudy.run.loop import Loop, Plan, Stopped, discount_of
 from understudy.run.phases import Phase, plan
 from understudy.run.policy import export_policy, load_policy
 
+IDENTITY = ("algorithm", "object", "overrides", "preset")  # of the manifest: what made the algorithm
 DEVICE_BYTES = 4 << 30  # a data set larger than this stays on the host
 
 
@@ -132,7 +133,7 @@ def train(
         batch_size=pick(batch_size, "batch_size", 256),
         n_step=pick(n_step, "n_step", 1),
         num_envs=num_envs,
-        replay_capacity=replay_capacity or 1_000_000,
+        replay_capacity=1_000_000 if replay_capacity is None else replay_capacity,
         eval_every=eval_every,
         episodes=episodes,
         eval_seed=eval_seed,
@@ -142,6 +143,7 @@ def train(
         reward_bias=bias,
     )
     _check_plan(the_plan)
+    sinks.check(log)
     columns = _columns(data, algo, the_plan, data_on)
     name = algorithm if isinstance(algorithm, str) else type(algorithm).__name__
     folder = RunFolder(out or _fresh(name, data, env))
@@ -174,7 +176,7 @@ def train(
     folder.write_manifest(manifest)
     if data is not None and data is not dataset:
         _introduce(data)
-    loop.identity = {k: manifest[k] for k in ("algorithm", "overrides", "preset")}
+    loop.identity = {k: manifest[k] for k in IDENTITY}
     return _go(loop, folder, manifest)
 
 
@@ -206,6 +208,8 @@ def resume(
 
     folder = RunFolder(run.path if isinstance(run, Run) else run)
     manifest = folder.manifest
+    if algorithm is None and manifest["algorithm"] is None and isinstance(run, Run):
+        algorithm = run.algorithm
     folder.lock()
     try:
         loop, manifest = _reopen(folder, manifest, offline, online, algorithm, settings, dataset, command,
@@ -231,13 +235,15 @@ def _reopen(folder, manifest, offline, online, algorithm, settings, dataset, com
         )
     found = checkpoint.latest(folder.path)
     # A checkpoint says itself which algorithm it holds, so that a kill between it and the manifest loses nothing.
-    identity = found[1]["identity"] if found else {k: manifest[k] for k in ("algorithm", "overrides", "preset")}
+    identity = found[1]["identity"] if found else {k: manifest[k] for k in IDENTITY}
     spec = _spec(manifest["env"], data)
+    given = None if isinstance(algorithm, str) else algorithm
+    before = None
     if identity["algorithm"] is not None:
         before = registry.make(identity["algorithm"], spec.action_size, identity["overrides"], identity["preset"])
-    elif algorithm is not None and not isinstance(algorithm, str):
-        before = algorithm
-    else:
+    elif given is not None:
+        before, given = registry.adjust(given, identity["overrides"]), None
+    elif algorithm is None:
         raise CheckpointError(
             f"{folder.path} was trained with an algorithm object ({manifest['object']}); resume it from Python with "
             f"understudy.resume(run, algorithm=THE_OBJECT)."
@@ -246,19 +252,25 @@ def _reopen(folder, manifest, offline, online, algorithm, settings, dataset, com
     new = {k: _plain(v) for k, v in (settings or {}).items()}
     if isinstance(algorithm, str):
         algo = registry.make(algorithm, spec.action_size, new, None)
-        identity = {"algorithm": _canonical(algorithm), "overrides": new, "preset": None}
+        identity = {"algorithm": _canonical(algorithm), "object": None, "overrides": new, "preset": None}
         changed |= {"algorithm": identity["algorithm"], "settings": new}
+    elif given is not None:
+        algo = registry.adjust(given, new)
+        identity = {"algorithm": None, "object": type(given).__name__, "overrides": new, "preset": None}
+        changed |= {"algorithm": identity["object"], "settings": new}
     elif new:
         algo = registry.adjust(before, new)
         identity = identity | {"overrides": identity["overrides"] | new}
         changed |= {"settings": new}
-    phases = [Phase(**p) for p in manifest["phases"]]
+    phases = [Phase(**p) for p in (found[1] if found else {}).get("phases", manifest["phases"])]
     extended = _extend(phases, offline, online, data is not None, manifest["env"])
     options = manifest["plan"] | {"phases": tuple(extended), "seeds": tuple(manifest["seeds"]), "env": manifest["env"]}
     columns = _columns(data, algo, Plan(**options), manifest["data_on"])
     loop = Loop(algo, Plan(**options), folder, columns, _example(columns, spec, algo))
     loop.identity = identity
-    loop.prepare(found, before=before, old_phases=phases)
+    loop.prepare(found, same=jax.tree.structure(before) == jax.tree.structure(algo), old_phases=phases)
+    if found and changed:
+        loop.save()  # the change is made or not: a kill from here on does not forget it
     c = loop.counters
     entry = {"at": _now(), "updates": c.updates, "env_steps": c.env_steps, "changed": changed,
              "command": list(command or []), "versions": versions()}  # fmt: skip
@@ -301,10 +313,8 @@ def _extend(phases: list[Phase], offline, online, data: bool, env) -> list[Phase
 
 def _go(loop: Loop, folder: RunFolder, manifest: dict) -> Run:
     """Run the loop to its end and write what it leaves: policy, result, report."""
-    from understudy.run.sinks import open_sink
-
     try:
-        loop.sinks = tuple(open_sink(name, folder.path, manifest) for name in manifest["log"])
+        loop.sinks = tuple(sinks.open_sink(name, folder.path, manifest) for name in manifest["log"])
         try:
             loop.run()
         except Stopped as stopped:
@@ -316,7 +326,7 @@ def _go(loop: Loop, folder: RunFolder, manifest: dict) -> Run:
                 raise KeyboardInterrupt from None
             raise SystemExit(128 + stopped.signum) from None
         export_policy(folder.path, loop.algo, loop.state, manifest, loop.example)
-        run = Run(folder.path)
+        run = Run(folder.path, loop.algo if manifest["algorithm"] is None else None)
         write_json(folder.path / "result.json", run.summarise(loop.counters))
         run.report()
         return run
@@ -330,8 +340,8 @@ class Run:
     `run.policy(observations)` acts; `run.evaluate()` plays fresh episodes; `run.finetune(...)` goes on live;
     `run.result` is what `--json` prints."""
 
-    def __init__(self, path: str | pathlib.Path):
-        self.path = pathlib.Path(path)
+    def __init__(self, path: str | pathlib.Path, algorithm: Any = None):
+        self.path, self.algorithm = pathlib.Path(path), algorithm  # the object, where the run has one and no name
         self.manifest = RunFolder(self.path).manifest
         self._policy = None
 
@@ -373,7 +383,7 @@ class Run:
           key: seed of the policy's own randomness, where it has any.
           greedy: the most likely action instead of a sample, where the policy has one."""
         if self._policy is None:
-            self._policy = load_policy(self.path)
+            self._policy = load_policy(self.path, self.algorithm)
         return self._policy(observations, seed=seed, key=key, greedy=greedy)
 
     def record(self, path: str | pathlib.Path | None = None, *, seed: int | None = None) -> pathlib.Path | None:
@@ -384,7 +394,7 @@ class Run:
 
         if self.manifest["env"] is None:
             raise EnvError("The run names no environment to film; train with --env ID.")
-        policy = load_policy(self.path)
+        policy = load_policy(self.path, self.algorithm)
         seed = self.manifest["protocol"]["env_seed"] + 1 if seed is None else seed
         act = lambda observations, step: policy.act_all(observations, step, only=0)
         return record(act, self.manifest["env"], path or self.path / "video.mp4", seed=seed)
@@ -408,7 +418,7 @@ class Run:
             raise EnvError("The run names no environment to evaluate in; train with --env ID.")
         if episodes < 1:
             raise SettingsError(f"episodes is {episodes}; give at least 1.")
-        policy, seeds = load_policy(self.path), self.manifest["seeds"]
+        policy, seeds = load_policy(self.path, self.algorithm), self.manifest["seeds"]
         seed = self.manifest["protocol"]["env_seed"] + 1 if seed is None else seed
         act = lambda observations, step: policy.act_all(observations, step)
         envs = min(self.manifest["protocol"]["num_envs"], episodes)

@@ -1,0 +1,187 @@
+"""Corners of a run that a review found wrong: extensions that are killed, other algorithms, lanes, shares."""
+
+from __future__ import annotations
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import understudy
+from understudy.algorithm import ActorCritic
+from understudy.algorithms.bc import NoCritic
+from understudy.core import pytree
+from understudy.errors import CheckpointError, DivergenceError, SettingsError
+from understudy.extractions import Imitate
+from understudy.policies.deterministic import Deterministic
+from understudy.run import checkpoint
+from understudy.run.collect import Collector
+from understudy.run.folder import RunFolder
+from understudy.run.loop import Loop
+
+SMALL = {"critic.hidden": (8, 8), "policy.hidden": (8, 8)}
+
+
+def small(data, out, algorithm="td3_bc", **options):
+    options = dict(env="Pendulum-v1", offline=20, batch_size=8, episodes=1, settings=SMALL, eval_every=0,
+                   evaluate=False) | options  # fmt: skip
+    return understudy.train(algorithm, data, out=out, **options)
+
+
+def arrays_of(run) -> dict[str, np.ndarray]:
+    return checkpoint.latest(run.path)[0]
+
+
+def assert_same(one, other) -> None:
+    a, b = arrays_of(one), arrays_of(other)
+    assert a.keys() == b.keys()
+    assert not [k for k in a if not np.array_equal(a[k], b[k], equal_nan=True)]
+
+
+class Killed(BaseException):
+    """Nothing in the library catches it."""
+
+
+def test_an_extended_run_may_be_killed_at_any_time(pendulum, tmp_path, monkeypatch):
+    run = small(pendulum, tmp_path / "run", online=20, eval_every=5, checkpoint_every=0.0)
+    step, count = Collector.step, 0
+
+    def killed_at(number):
+        def stepped(self):
+            nonlocal count
+            count += 1
+            if count == number:
+                raise Killed
+            return step(self)
+
+        return stepped
+
+    for number in (1, 12):  # before anything was done, and after a checkpoint of the new part
+        count = 0
+        monkeypatch.setattr(Collector, "step", killed_at(number))
+        with pytest.raises(Killed):
+            understudy.resume(run, online=40) if number == 1 else understudy.resume(run)
+    monkeypatch.setattr(Collector, "step", step)
+    assert checkpoint.latest(run.path)[1]["counters"]["env_steps"] == 30
+    assert understudy.resume(run).result["env_steps"] == 40
+    assert_same(run, small(pendulum, tmp_path / "whole", online=40))
+
+
+def test_a_change_of_algorithm_that_is_killed_at_once_is_not_forgotten(pendulum, tmp_path, monkeypatch):
+    run = small(pendulum, tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Loop, "run", lambda self: (_ for _ in ()).throw(Killed()))
+        understudy.resume(run, algorithm="sac", online=10, settings=SMALL)
+    again = understudy.resume(run)
+    assert again.result["env_steps"] == 10 and again.manifest["algorithm"] == "sac"
+
+
+def test_an_algorithm_with_monte_carlo_returns_takes_over_a_replay_without_them(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", algorithm="sac", online=20)
+    run = understudy.resume(run, algorithm="cal_ql", online=210, settings=SMALL | {"critic.samples": 1})
+    returns = arrays_of(run)["['replay']['mc_returns']"][0]
+    assert np.isneginf(returns[:20]).all() and np.isneginf(returns[200:]).all()
+    assert np.isfinite(returns[20:200]).all()  # of the rest of the first episode
+
+
+def test_another_number_keeps_the_optimisers(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run")
+    run = understudy.resume(run, settings={"learning_rate": 1e-5}, offline=21)
+    counts = {k: int(x[0]) for k, x in arrays_of(run).items() if "count" in k}
+    assert counts and set(counts.values()) == {21, 10}  # critic; policy, every second update
+
+
+def test_a_run_of_an_algorithm_object_acts_and_goes_on(pendulum, tmp_path):
+    algorithm = understudy.make("td3_bc", 1, SMALL)
+    run = small(pendulum, tmp_path / "run", algorithm=algorithm, settings={"extraction.alpha": 0.7})
+    assert run.policy(np.zeros(3)).shape == (1,)
+    assert run.finetune(online=5).result["env_steps"] == 5
+    again = understudy.resume(str(run.path), algorithm=algorithm, online=8)  # as it was first given
+    assert again.manifest["settings"]["extraction.alpha"] == 0.7 and again.result["env_steps"] == 8
+
+
+def test_a_named_run_goes_on_with_an_algorithm_object(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run")
+    run = understudy.resume(run, algorithm=understudy.make("sac", 1, SMALL), online=5)
+    assert any("aux" in k for k in arrays_of(run)), "SAC's temperature is learned"
+    assert run.manifest["algorithm"] is None and run.manifest["object"] == "ActorCritic"
+    assert run.policy(np.zeros(3)).shape == (1,)
+
+
+def test_retraining_without_a_live_phase_uses_the_data_alone(pendulum, tmp_path):
+    assert small(pendulum, tmp_path / "run", retrain=10).result["updates"] == 30
+
+
+def test_a_share_too_small_for_one_transition_needs_nothing_from_the_host(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", online=5, offline_share=0.01, data_on="host")
+    assert run.result["updates"] == 25
+
+
+def test_a_run_without_a_whole_checkpoint_starts_again_with_empty_logs(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", evaluate=True)
+    for name in checkpoint.names(run.path):
+        (run.path / "checkpoints" / name / "checkpoint.json").write_text("")
+    run = understudy.resume(run)
+    rows = [json.loads(line) for line in (run.path / "episodes.jsonl").read_text().splitlines()]
+    assert len(rows) == 1
+    assert checkpoint.latest(run.path)[1]["counters"]["updates"] == 20
+
+
+def test_steps_that_lanes_do_not_divide_are_extended_exactly(pendulum, tmp_path):
+    options = dict(warmup=10, num_envs=4)
+    run = understudy.resume(small(pendulum, tmp_path / "run", online=30, **options), online=50)
+    whole = small(pendulum, tmp_path / "whole", online=50, **options)
+    assert_same(run, whole)
+    assert run.result["env_steps"] == 12 + 52 and run.result["updates"] == whole.result["updates"]
+    assert checkpoint.latest(whole.path)[1]["replay"] == {"size": 64, "head": 0, "capacity": 64}
+
+
+def test_a_gradient_that_turns_nan_behind_finite_metrics_is_not_saved(pendulum, tmp_path):
+    @pytree
+    class Rooted(Imitate):
+        def loss(self, params, *args):
+            value, metrics = super().loss(params, *args)
+            return value + jnp.sqrt(0 * jnp.sum(params["params"]["Dense_0"]["bias"])), metrics
+
+    algorithm = ActorCritic(critic=NoCritic(), extraction=Rooted(), policy=Deterministic(action_size=1, hidden=(8,)))
+    with pytest.raises(DivergenceError, match=r"actor.* became NaN or infinite by update 1"):
+        small(pendulum, tmp_path / "run", algorithm=algorithm, offline=1, settings=None)
+    assert all(np.isfinite(x).all() for x in checkpoint.latest(tmp_path / "run")[0].values())
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(pendulum, tmp_path):
+    for message, options in (
+        ("critic.subset is 5", dict(settings=SMALL | {"critic.subset": 5})),
+        ("no logger 'tensorbord'", dict(log=["tensorbord"])),
+        ("replay_capacity is 0", dict(replay_capacity=0)),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            small(pendulum, tmp_path / "run", **options)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_policy_that_cannot_be_written_is_one_sentence(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run")
+    (run.path / "policy.safetensors").unlink()
+    (run.path / "policy.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match="Could not write .*policy.safetensors"):
+        understudy.resume(run, offline=21)
+
+
+def test_a_collector_that_keeps_no_returns_forgets_those_of_the_one_before():
+    before, after = Collector("Pendulum-v1", [0], mc=(0.9, 0.0)), Collector("Pendulum-v1", [0])
+    before.start()
+    before.actions = np.zeros((1, 1, 1), np.float32)
+    before.step()
+    arrays, meta = before.save()
+    assert len(arrays["collector.rewards.0"]) == 1
+    after.load(arrays, meta)
+    assert len(after.save()[0]["collector.rewards.0"]) == 0
+    before.close(), after.close()
+
+
+def test_a_log_shorter_than_its_checkpoint_says_is_not_padded(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    RunFolder(tmp_path).cut({"metrics.jsonl": 10})
+    assert (tmp_path / "metrics.jsonl").read_text() == "{}\n"
