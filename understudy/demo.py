@@ -15,7 +15,7 @@ TASK = "cube-single-play-singletask-v0"
 # The same arm and cube, played by ogbench's other scripted player: it acts with noise, so that few recordings show
 # what a little more or less of each action does. The published play recordings need hours of training, not minutes.
 RECORDINGS, EPISODES = "cube-single-noisy-singletask-v0", 60  # of 1,000 transitions
-ALGORITHM, OFFLINE, ONLINE = "td3_bc", 3_000, 16_000
+ALGORITHM, OFFLINE, ONLINE = "td3_bc", 2_000, 16_000
 SETTINGS = {
     "critic.hidden": (256, 256, 256),
     "policy.hidden": (256, 256, 256),

@@ -454,7 +454,7 @@ class Loop:
         if self._kept is not None:
             arrays |= self._kept[0]
             meta["collector"] = self._kept[1]
-        checkpoint.save(self.folder.path, f"{c.phase:02d}-{c.updates:010d}-{c.env_steps:010d}", arrays, meta)
+        checkpoint.save(self.folder.path, f"{c.updates:010d}-{c.env_steps:010d}", arrays, meta)
         self._saved_at = time.monotonic()
 
     def _restore(self, arrays: dict, meta: dict, same: bool, old_phases) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pathlib
+import sys
 from collections.abc import Iterable, Mapping
 
 from understudy.errors import SettingsError, did_you_mean
@@ -92,8 +93,9 @@ def check(names: Iterable[str]) -> None:
     for name in names:
         if name not in SINKS:
             raise SettingsError(f"There is no logger '{name}'.{did_you_mean(name, SINKS)}")
-        if importlib.util.find_spec(SINKS[name]) is None:
-            raise SettingsError(_install(name, SINKS[name]))
+        package = SINKS[name]
+        if sys.modules.get(package) is None and importlib.util.find_spec(package) is None:
+            raise SettingsError(_install(name, package))
 
 
 def open_sink(name: str, run_folder, manifest: Mapping | None = None) -> TensorBoard | WandB:

@@ -465,9 +465,10 @@ class Run:
         value, low, high = r[what], *(r["interval"] or (float("nan"),) * 2)
         before = r.get("offline_success") if what == "success" else r.get("offline_return")
         before = f"{before:.2f} -> " if before is not None and r["env_steps"] else ""
+        score = "not evaluated" if value is None else f"{what} {before}{value:.2f} [{low:.2f}, {high:.2f}]"
         return (
-            f"{line}: {what} {before}{value:.2f} [{low:.2f}, {high:.2f}], {len(m['seeds'])} seed(s), {r['episodes']} "
-            f"episodes each, {r['updates']:,} updates, {r['env_steps']:,} steps, {self.path})"
+            f"{line}: {score}, {len(m['seeds'])} seed(s), {r['episodes']} episodes each, "
+            f"{r['updates']:,} updates, {r['env_steps']:,} steps, {self.path})"
         )
 
     def _repr_html_(self) -> str:
