@@ -91,7 +91,7 @@ def test_another_number_is_the_same_program_and_another_structure_is_not(iql):
         ({"critic.expectile": True}, "critic.expectile is True; give a number from 0.5 to 1."),
         ({"critic.ensemble": "2.5"}, "critic.ensemble is '2.5'; give a whole number of at least 1."),
         ({"critic.ensemble": 0}, "critic.ensemble is 0; give a whole number of at least 1."),
-        ({"policy.hidden": "256 wide"}, "policy.hidden is 'wide'; give whole numbers such as 256 256."),
+        ({"policy.hidden": "256 wide"}, "policy.hidden is 'wide'; give whole numbers of at least 1, such as 256 256."),
         ({"target_policy": "maybe"}, "target_policy is 'maybe'; give true or false."),
         ({"critic.backup": "max"}, "critic.backup is 'max'; give one of min, mean."),
         ({"policy.activation": "geli"}, "Did you mean 'gelu'?"),

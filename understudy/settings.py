@@ -184,8 +184,9 @@ def _items(value: Any) -> list:
 def _scalar(setting: Setting, kind: Any, value: Any) -> Any:
     what = {float: "a number", int: "a whole number", bool: "true or false", str: "a word"}.get(kind, "a value")
     if typing.get_origin(setting.type) is tuple:
-        what = "whole numbers such as 256 256" if kind is int else f"a list of {what[2:]}s"
-    wrong = SettingsError(f"{setting.name} is {_shown(value)}; give {what}{_bounds(setting)}.")
+        what = "whole numbers" if kind is int else f"a list of {what[2:]}s"
+    such = ", such as 256 256" if what == "whole numbers" else ""
+    wrong = SettingsError(f"{setting.name} is {_shown(value)}; give {what}{_bounds(setting)}{such}.")
     if hasattr(value, "tolist") and getattr(value, "ndim", None) == 0:  # a numpy or JAX scalar
         value = value.tolist()
     if kind is bool:

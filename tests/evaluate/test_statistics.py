@@ -39,6 +39,9 @@ def test_seeds_and_episodes_are_both_drawn():
     assert summary(np.array([[0.0] * 20, [1.0] * 20])) == (0.5, 0.0, 1.0)
     # At 40% confidence the quantiles 0.3 and 0.7 both fall on 0.5.
     assert summary(np.array([[0.0] * 20, [1.0] * 20]), confidence=0.4) == (0.5, 0.5, 0.5)
+    # Every episode of every seed failed or succeeded: Wilson's interval over all 60, not a point.
+    assert summary(np.ones((3, 20))) == (1.0, *wilson(60, 60))
+    assert summary(np.zeros((3, 20))) == (0.0, *wilson(0, 60))
     # All seeds alike, episodes vary: variance of the mean is (K - draws of the same seed) / (K M) = as one long list.
     rng = np.random.default_rng(0)
     values = np.tile(rng.normal(size=100), (3, 1))

@@ -37,7 +37,7 @@ def wait(process, timeout=300):
 def progress(out: pathlib.Path) -> int:
     """Updates and environment steps up to the newest checkpoint, TOTAL at the end of the run."""
     names = checkpoint.names(out)
-    return sum(int(x) for x in names[-1].split("-")[1:]) if names else 0
+    return sum(int(x) for x in names[-1].split("-")[-2:]) if names else 0
 
 
 TOTAL = 400 + 120 + 2 * 400 + 300  # offline, warm-up, online with an update a step, retrain

@@ -38,7 +38,7 @@ def summary(values: np.ndarray, *, confidence: float = 0.95) -> tuple[float, flo
     if len(values) == 1 and np.isin(values, (0, 1)).all():
         return mean, *wilson(float(values.sum()), values.size, confidence=confidence)
     low, high = _bootstrap(values, lambda sample: sample.mean((1, 2)), confidence)
-    if low == high and np.isin(values, (0, 1)).all():  # all failed or all succeeded: resampling sees no doubt there
+    if values.min() == values.max() and values[0, 0] in (0, 1):  # resampling sees no doubt where all came out alike
         low, high = wilson(float(values.sum()), values.size, confidence=confidence)
     return mean, low, high
 
