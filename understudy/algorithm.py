@@ -130,7 +130,7 @@ class ActorCritic:
     extraction: Extraction
     policy: Policy
     learning_rate: float = leaf(3e-4, "Adam's rate for the policy", low=0.0)
-    decay_steps: float = leaf(0.0, "updates over which the policy's rate falls to 0 along a cosine; 0: never", low=0.0)
+    decay_steps: float = leaf(0.0, "steps of the policy's optimiser over which its rate falls to 0; 0: never", low=0.0)
     target_policy: bool = static(False, "back up with a Polyak average of the policy (TD3)")
     target_policy_tau: float = leaf(0.005, "rate of that average", symbol="tau", low=0.0, high=1.0)
     policy_delay: int = static(1, "critic updates per policy update (TD3: 2)", symbol="d", low=1)

@@ -89,6 +89,13 @@ def test_a_run_extended_online_equals_one_that_was_longer_from_the_start(pendulu
     assert resumes[0]["changed"] == {"online": 100} and resumes[0]["env_steps"] == 60
 
 
+def test_a_run_resumes_from_another_working_directory(pendulum, tmp_path, monkeypatch):
+    monkeypatch.chdir(pendulum.parent)
+    run = small(pendulum.name, tmp_path / "run", offline=20)
+    monkeypatch.chdir(tmp_path)
+    assert understudy.resume(run, online=10).result["env_steps"] == 10
+
+
 def test_an_offline_run_goes_on_live_with_another_algorithm(pendulum, tmp_path):
     run = small(pendulum, tmp_path / "run", algorithm="cal_ql", settings=SMALL | {"critic.samples": 2})
     before = checkpoint.latest(run.path)[0]

@@ -18,7 +18,7 @@ class OneStepFlow(Policy):
     distillation |mu(s, z) - flow(s, z)|^2 for the one-step network, each a mean over dimensions."""
 
     action_size: int = static(help="size of the action vector", symbol="A", low=1)
-    hidden: tuple[int, ...] = static((256, 256), "widths of the hidden layers, of both networks")
+    hidden: tuple[int, ...] = static((256, 256), "widths of the hidden layers, of both networks", low=1)
     activation: str = static("gelu", "activation of the hidden layers", choices=tuple(ACTIVATIONS))
     layer_norm: str = static("none", "layer norm, before or after the activation", choices=LAYER_NORM)
     steps: int = static(10, "Euler steps of the flow", symbol="M", low=1)

@@ -227,7 +227,9 @@ def _reopen(folder, manifest, offline, online, algorithm, settings, dataset, com
     if record is not None and data is None:
         if record["given"] is None:
             raise CheckpointError(f"{folder.path} was trained on arrays in memory; resume it with dataset=....")
-        data = load(record["given"], env=manifest["env"], action_range=record.get("action_range"))
+        # As it was typed, or, from another working directory, where it lay then.
+        there = record.get("path") if not pathlib.Path(record["given"]).exists() else None
+        data = load(there or record["given"], env=manifest["env"], action_range=record.get("action_range"))
     if record is not None and data.sha256 != record["sha256"]:
         raise CheckpointError(
             f"The data set {record['given'] or record['name']} is not the one that {folder.path} was trained on "
@@ -586,7 +588,12 @@ def _identity(data, given, action_range) -> dict | None:
     return {"name": data.name, "source": data.source, "sha256": data.sha256, "transitions": int(data.size),
             "episodes": int(data.episodes), "notes": list(data.notes),
             "given": str(given) if isinstance(given, str | pathlib.Path) else None,
+            "path": str(pathlib.Path(given).resolve()) if given is not None and _is_file(given) else None,
             "action_range": action_range and [np.asarray(x).tolist() for x in action_range]}  # fmt: skip
+
+
+def _is_file(given) -> bool:
+    return isinstance(given, str | pathlib.Path) and pathlib.Path(given).exists()
 
 
 def _fresh(algorithm: str, data, env) -> pathlib.Path:
