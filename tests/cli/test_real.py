@@ -331,7 +331,7 @@ def test_a_checkpoint_of_another_format_is_not_passed_over(run, capfd):
 def test_data_that_changed_or_went_are_refused(home, run, capfd, tmp_path):
     manifest = json.loads((run / "manifest.json").read_text())
     for given, text in ((home / "good.npz", "is not the one that"), (tmp_path / "gone.npz", "There is no file")):
-        manifest["dataset"]["given"] = str(given)
+        manifest["dataset"] |= {"given": str(given), "path": str(given)}
         (run / "manifest.json").write_text(json.dumps(manifest))
         assert text in refused(capfd, "resume", run)
 
