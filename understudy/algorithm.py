@@ -63,6 +63,10 @@ class Critic:
     requires: frozenset[str] = TRANSITION
     needs: tuple[str, ...] = ()
 
+    def follow(self, state, step):
+        """What ends an update, after the policy's step: target networks follow. `step`: updates before this one."""
+        return state
+
 
 class Extraction:
     """How the policy improves, and which of its samples acts. `needs`: capabilities of the policy,
@@ -198,6 +202,7 @@ class ActorCritic:
             turn = (state.step + 1) % self.policy_delay == 0
             held = jax.lax.cond(turn, improve, lambda *held: held, *held)
         actor, target, aux, seen = held
+        critic = self.critic.follow(critic, state.step)
         state = ActorCriticState(actor=actor, critic=critic, target=target, aux=aux, step=state.step + 1, seen=seen)
         return state, prefix("critic", critic_metrics) | prefix("actor", seen)
 

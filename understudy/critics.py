@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -75,11 +76,15 @@ class QCritic(Critic):
         q = self.qs(params, batch["observations"], batch["actions"])
         return td_loss(q, targets), {"q": q.mean(), "target": targets.mean()}
 
-    def learn(self, state: QState, actor, loss, *args) -> tuple[QState, Metrics]:
-        """One optimiser step on `loss`, then the targets follow."""
+    def learn(self, state: QState, loss, *args) -> tuple[QState, Metrics]:
+        """One optimiser step of the Q networks on `loss`."""
         q, metrics = descend(state.q, self.optimiser, loss, *args)
-        tau = self.tau * ((actor.step + 1) % self.target_period == 0)
-        return QState(q=q, target=polyak(state.target, q.params, tau)), metrics
+        return dataclasses.replace(state, q=q), metrics
+
+    def follow(self, state: QState, step) -> QState:
+        """thetabar <- (1 - tau) thetabar + tau theta, on every `target_period`-th update."""
+        tau = self.tau * ((step + 1) % self.target_period == 0)
+        return dataclasses.replace(state, target=polyak(state.target, state.q.params, tau))
 
 
 def smooth(actions, noise, clip, key) -> jax.Array:
@@ -104,4 +109,4 @@ class TD(QCritic):
         return batch["rewards"] + self.discount * batch["masks"] * q
 
     def update(self, state: QState, batch: Batch, actor, key) -> tuple[QState, Metrics]:
-        return self.learn(state, actor, self.q_loss, self.target(state, batch, actor, key), batch)
+        return self.learn(state, self.q_loss, self.target(state, batch, actor, key), batch)

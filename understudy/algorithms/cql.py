@@ -13,6 +13,7 @@ its number of terms (a constant), and samples of pi(.|s') are valued at s.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -114,11 +115,11 @@ class CQLCritic(QCritic):
         weight, offset, multiplier = self.weight, 0.0, state.multiplier
         if self.lagrange:
             weight, offset = weight * self.price(multiplier.params), self.gap_target
-        learned, metrics = self.learn(state, actor, self.loss, targets, actions, log_densities, weight, offset, batch)
+        learned, metrics = self.learn(state, self.loss, targets, actions, log_densities, weight, offset, batch)
         if self.lagrange:
             multiplier, _ = descend(multiplier, self.optimiser, self.multiplier_loss, metrics["gap"])
             metrics["multiplier"] = self.price(multiplier.params)
-        return CQLState(q=learned.q, target=learned.target, multiplier=multiplier), metrics
+        return dataclasses.replace(learned, multiplier=multiplier), metrics
 
     def price(self, log_multiplier):
         """alpha', bounded as in the authors' code."""

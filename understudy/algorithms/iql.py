@@ -3,14 +3,15 @@
 Algorithm 1, each update:
     psi      <- descend  L_V  = E |tau - 1(u < 0)| u^2,  u = Qbar(s, a) - V(s)                (eq. 5)
     theta    <- descend  L_Q  = E (r + gamma m V(s') - Q(s, a))^2                             (eq. 6)
-    thetabar <- (1 - rho) thetabar + rho theta
     phi      <- descend  L_pi = -E min(exp(beta (Qbar(s, a) - V(s))), 100) log pi(a|s)        (eq. 7)
-Qbar is the minimum over the target networks (double Q). Deviation from the authors' code: the policy sees the targets
-after their Polyak step, as in the algorithm box; there it sees those before it.
+    thetabar <- (1 - rho) thetabar + rho theta
+Qbar is the minimum over the target networks (double Q). The policy takes its step before the targets take theirs, as
+in the authors' code; the paper's box has it after them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -68,8 +69,8 @@ class IQLCritic(QCritic):
         q = self.q(state, batch["observations"], batch["actions"])
         v, v_metrics = descend(state.v, self.optimiser, self.value_loss, q, batch)
         targets = batch["rewards"] + self.discount * batch["masks"] * self.v(v.params, batch["next_observations"])
-        learned, q_metrics = self.learn(state, actor, self.q_loss, targets, batch)
-        return IQLState(q=learned.q, target=learned.target, v=v), prefix("v", v_metrics) | q_metrics
+        learned, q_metrics = self.learn(state, self.q_loss, targets, batch)
+        return dataclasses.replace(learned, v=v), prefix("v", v_metrics) | q_metrics
 
 
 def iql(action_size: int) -> ActorCritic:
