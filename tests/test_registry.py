@@ -78,9 +78,9 @@ def test_a_policy_that_is_not_a_name_is_refused():
 
 
 def test_settings_win_over_the_preset_and_the_preset_over_the_recipe():
-    assert registry.make("iql", 2).critic.expectile == 0.7
-    assert registry.make("iql", 2, preset="ogbench").critic.expectile == 0.9
-    assert registry.make("iql", 2, {"critic.expectile": 0.8}, preset="ogbench").critic.expectile == 0.8
+    assert registry.make("iql", 2).extraction.beta == 1.0
+    assert registry.make("iql", 2, preset="ogbench").extraction.beta == 10.0
+    assert registry.make("iql", 2, {"extraction.beta": 4.0}, preset="ogbench").extraction.beta == 4.0
 
 
 def test_adjust_changes_a_made_algorithm():

@@ -22,7 +22,7 @@ def names(algorithm):
 def test_fields_have_meaning_range_symbol_and_group(iql):
     found = {s.name: s for s in settings.fields(iql)}
     expectile = found["critic.expectile"]
-    assert (expectile.value, expectile.low, expectile.high, expectile.symbol) == (0.7, 0.5, 1.0, "tau")
+    assert (expectile.value, expectile.low, expectile.high, expectile.symbol) == (0.9, 0.5, 1.0, "tau")
     assert (expectile.static, expectile.type, expectile.group) == (False, float, "critic")
     assert found["critic.backup"].choices == ("min", "mean") and found["critic.backup"].static
     assert found["learning_rate"].group == ""
@@ -112,8 +112,8 @@ def test_an_unambiguous_end_of_a_name_is_enough(iql):
     assert settings.apply(iql, {"expectile": "0.8"}).critic.expectile == 0.8
     assert settings.apply(iql, {"target-policy-tau": 0.1}).target_policy_tau == 0.1
     # A full name wins over the ends of others: the policy's rate, not the critic's.
-    changed = settings.apply(iql, {"learning_rate": 1e-3})
-    assert (changed.learning_rate, changed.critic.learning_rate) == (1e-3, 3e-4)
+    changed = settings.apply(iql, {"learning_rate": 5e-4})
+    assert (changed.learning_rate, changed.critic.learning_rate) == (5e-4, 1e-3)
 
 
 def test_resolve_gives_full_names_and_typed_values(iql):

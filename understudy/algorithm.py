@@ -128,13 +128,17 @@ class ActorCriticState:
 
 @pytree
 class ActorCritic:
-    """critic x extraction x policy; in each update the critic first, then the policy with the new critic."""
+    """critic x extraction x policy; in each update the critic first, then the policy with the new critic, then
+    the critic's target networks."""
 
     critic: Critic
     extraction: Extraction
     policy: Policy
     learning_rate: float = leaf(3e-4, "Adam's rate for the policy", low=0.0)
-    decay_steps: float = leaf(0.0, "steps of the policy's optimiser over which its rate falls to 0; 0: never", low=0.0)
+    decay_steps: float = leaf(
+        0.0, "updates over which the policy's rate falls to 0 along a half cosine, to be constant after them; "
+             "0: never, -1: the offline phase", low=-1.0,
+    )  # fmt: skip
     target_policy: bool = static(False, "back up with a Polyak average of the policy (TD3)")
     target_policy_tau: float = leaf(0.005, "rate of that average", symbol="tau", low=0.0, high=1.0)
     policy_delay: int = static(1, "critic updates per policy update (TD3: 2)", symbol="d", low=1)

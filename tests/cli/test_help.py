@@ -63,7 +63,7 @@ def test_the_row_of_a_setting(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     assert cli.main(["train", "IQL", "--help"]) == 0
     [row] = [line for line in capsys.readouterr().out.splitlines() if "--critic.expectile" in line]
-    assert row.split()[:6] == ["--critic.expectile", "0.7", "0.5", "to", "1", "tau"]
+    assert row.split()[:6] == ["--critic.expectile", "0.9", "0.5", "to", "1", "tau"]
     assert "expectile of the value" in row
 
 

@@ -89,6 +89,18 @@ def test_a_run_extended_online_equals_one_that_was_longer_from_the_start(pendulu
     assert resumes[0]["changed"] == {"online": 100} and resumes[0]["env_steps"] == 60
 
 
+def test_a_decay_over_the_offline_phase_ends_where_it_does_and_the_live_phase_learns_on(pendulum, tmp_path):
+    settings = SMALL | {"decay_steps": -1}
+    run = small(pendulum, tmp_path / "decay", "iql", settings=settings)
+    assert run.manifest["settings"]["decay_steps"] == 60
+    before = checkpoint.latest(run.path)[0]
+    longer = run.finetune(online=40)
+    assert longer.manifest["settings"]["decay_steps"] == 60
+    after = checkpoint.latest(longer.path)[0]
+    weights = [k for k in before if "actor.params" in k and "kernel" in k]
+    assert weights and all(np.abs(before[k] - after[k]).max() > 1e-4 for k in weights)
+
+
 def test_a_run_resumes_from_another_working_directory(pendulum, tmp_path, monkeypatch):
     monkeypatch.chdir(pendulum.parent)
     run = small(pendulum.name, tmp_path / "run", offline=20)

@@ -6,9 +6,8 @@ Sources, by the tag used below:
   ReBRAC  DT6A/ReBRAC and corl-team/CORL           FQL     seohongpark/fql, README commands
   CORL    corl-team/CORL, finetune configs         TD3BC   sfujim/TD3_BC
 
-What a preset cannot carry: dropout and the decay of IQL's policy rate (offline only; set decay_steps to the offline
-updates for it), state normalisation (TD3BC, CORL), rewards scaled by the data's range of returns (IQL on locomotion),
-orthogonal initialisation (CQL, CalQL).
+What a preset cannot carry: dropout (IQL), state normalisation (TD3BC, CORL), rewards scaled by the data's range of
+returns (IQL on locomotion), orthogonal initialisation (CQL, CalQL).
 """
 
 from __future__ import annotations
@@ -35,7 +34,8 @@ D4RL = Preset(
             "critic.ensemble": 2, "critic.backup": "min", "critic.aggregate": "min",
             "critic.discount": 0.99, "critic.tau": 0.005, "critic.learning_rate": 3e-4, "learning_rate": 3e-4,
         },
-        "iql": {"critic.expectile": 0.7, "extraction.beta": 3.0, "extraction.clip": 100.0},  # IQL
+        "iql": {"critic.expectile": 0.7, "extraction.beta": 3.0, "extraction.clip": 100.0,  # IQL; rate decays offline
+                "decay_steps": -1.0},
         # TD3BC; its alpha 2.5 is the recipe's own default, which needs the action size
         "td3_bc": {"extraction.exploration": 0.1,
                    "critic.target_noise": 0.2, "critic.target_noise_clip": 0.5, "policy_delay": 2},

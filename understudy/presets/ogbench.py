@@ -31,7 +31,7 @@ OGBENCH = Preset(
         "bc": {"policy.deviation": "constant", "policy.tanh_mean": False},  # ogbench impls, gcbc
         # iql.py: minimum of the two targets, constant unit deviation, alpha 10
         "iql": {"critic.backup": "min", "critic.expectile": 0.9, "extraction.beta": 10.0, "extraction.clip": 100.0,
-                "policy.deviation": "constant", "policy.std": 1.0, "policy.tanh_mean": False},
+                "policy.deviation": "constant", "policy.std": 1.0, "policy.tanh_mean": False, "decay_steps": 0.0},
         # rebrac.py: minimum in the backup and in the policy's loss; noise .2 when acting
         "rebrac": {"critic.backup": "min", "critic.aggregate": "min", "critic.target_noise": 0.2,
                    "critic.target_noise_clip": 0.5, "extraction.exploration": 0.2, "policy_delay": 2},

@@ -25,7 +25,7 @@ from understudy.run import checkpoint, programs
 from understudy.run.cache import keep_compiled
 from understudy.run.collect import Collector
 from understudy.run.folder import RunFolder
-from understudy.run.phases import Phase
+from understudy.run.phases import Phase, settle
 from understudy.run.prefetch import Prefetch
 
 LOG_SECONDS = 1.0  # a line of metrics about this often
@@ -94,7 +94,8 @@ class Loop:
     """
 
     def __init__(self, algo, plan: Plan, folder: RunFolder, data, example: dict, sinks=()):
-        self.algo, self.plan, self.folder, self.example, self.sinks = algo, plan, folder, example, tuple(sinks)
+        self.plan, self.folder, self.example, self.sinks = plan, folder, example, tuple(sinks)
+        self.algo = settle(algo, plan.phases)
         self.host = data if isinstance(data, HostBuffer) else None
         self.sources = {} if data is None or self.host else {"prior": Buffer.full(data)}
         self.has_data = data is not None

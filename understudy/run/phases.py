@@ -43,6 +43,13 @@ class Phase:
         return int((env_step + lanes) * self.utd + 1e-9) - int(env_step * self.utd + 1e-9)
 
 
+def settle(algo, phases):
+    """`algo` with what depends on the length of its phases filled in: a decay over the offline phase."""
+    if getattr(algo, "decay_steps", 0) != -1:
+        return algo
+    return dataclasses.replace(algo, decay_steps=float(sum(p.updates for p in phases if p.name == "offline")))
+
+
 def plan(*, offline=0, warmup=0, online=0, retrain=0, utd=1.0, offline_share=0.5, data=True) -> list[Phase]:
     """The usual phases: offline, frozen-policy warm-up, online, retrain on everything; those of length 0 are left out.
 

@@ -158,7 +158,7 @@ def train(
         "object": None if isinstance(algorithm, str) else name,
         "preset": preset,
         "overrides": {k: _plain(v) for k, v in (settings or {}).items()},
-        "settings": settings_module.as_dict(algo),
+        "settings": settings_module.as_dict(loop.algo),
         "env": env,
         "seeds": list(seeds),
         "dataset": _identity(data, dataset, action_range),
@@ -277,7 +277,7 @@ def _reopen(folder, manifest, offline, online, algorithm, settings, dataset, com
     entry = {"at": _now(), "updates": c.updates, "env_steps": c.env_steps, "changed": changed,
              "command": list(command or []), "versions": versions()}  # fmt: skip
     manifest = manifest | identity | {
-        "settings": settings_module.as_dict(algo),
+        "settings": settings_module.as_dict(loop.algo),
         "phases": [dataclasses.asdict(p) for p in extended],
         "resumes": [*manifest["resumes"], entry],
     }  # fmt: skip
