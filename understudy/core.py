@@ -15,6 +15,7 @@ An algorithm, a critic, an extraction and a policy are frozen dataclasses regist
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, dataclass_transform
 
@@ -35,6 +36,7 @@ CAPABILITIES = {
     "log_prob": "log_prob(params, observations, actions) -> [B]",
     "sample_and_log_prob": "sample_and_log_prob(params, observations, key) -> (actions [B, A], log_probs [B])",
     "latent": "latent(params, observations, noise) -> actions [B, A]: the map from noise to action",
+    "distil": "distil(params, observations, actions, key) -> (imitation [B], distillation [B], actions [B, A])",
 }
 
 
@@ -63,14 +65,30 @@ class Net:
     opt: Any
 
 
+def scale_by_adam(b1=0.9, b2=0.999, eps=1e-8):
+    """optax.scale_by_adam with both bias corrections folded into two scalars, the efficient order of Kingma and Ba 2015
+    (arXiv:1412.6980, end of section 2): one division for each parameter where optax takes three."""
+
+    def update(grads, state, params=None):
+        count = state.count + 1
+        mu = optax.tree.update_moment(grads, state.mu, b1, 1)
+        nu = optax.tree.update_moment(grads, state.nu, b2, 2)
+        unbias = jnp.sqrt(-jnp.expm1(count * math.log(b2)))  # 1 - b2^t, without the cancellation
+        step, floor = unbias / -jnp.expm1(count * math.log(b1)), eps * unbias
+        updates = jax.tree.map(lambda m, v: step * m / (jnp.sqrt(v) + floor), mu, nu)
+        return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(optax.scale_by_adam(b1, b2, eps).init, update)
+
+
 def adam(learning_rate, decay_steps=0.0):
-    """Adam; where `decay_steps` > 0 the rate falls to 0 along a half cosine over that many steps."""
+    """Adam. Over the first `decay_steps` steps the rate falls to 0 along a half cosine; it is constant after them."""
 
     def rate(count):
-        share = jnp.minimum(count / jnp.maximum(decay_steps, 1.0), 1.0)
-        return learning_rate * jnp.where(decay_steps > 0, 0.5 * (1 + jnp.cos(jnp.pi * share)), 1.0)
+        share = count / jnp.maximum(decay_steps, 1.0)
+        return learning_rate * jnp.where(count < decay_steps, 0.5 * (1 + jnp.cos(jnp.pi * share)), 1.0)
 
-    return optax.chain(optax.scale_by_adam(), optax.scale_by_learning_rate(rate))
+    return optax.chain(scale_by_adam(), optax.scale_by_learning_rate(rate))
 
 
 def net(params: Params, optimiser) -> Net:
