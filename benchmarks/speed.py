@@ -2,8 +2,10 @@
 
 For every algorithm: updates per second of the compiled chunk, floating-point operations per update by the compiler's
 own cost analysis, the share of the float32 matrix-product rate (the hidden layer, batch x width x width, measured
-in turn with it), and the speed-up over calling the same compiled update once per step. Then the live loop: the share of
-its time outside the compiled call and the environment; and the start-up of the command line.
+in turn with it), and the speed-up over two loops that call the same compiled update once per step: one that samples its
+batches with NumPy, as published implementations do, and one that samples on the device and donates its state, the best
+that a per-step loop can be. Then the live loop: the share of its time outside the compiled call and the environment;
+and the start-up of the command line.
 
     python benchmarks/speed.py [--algorithms iql td3_bc] [--rounds 5] [--seconds 1] [--json FILE]
 """
@@ -62,7 +64,7 @@ class Case:
     """One algorithm on random data, as the loop runs it and as a per-step loop would."""
 
     def __init__(self, name: str, data: dict, sources: dict):
-        self.name, self.sources = name, sources
+        self.name, self.sources, self.data = name, sources, data
         self.algo = registry.make(name, ACTION, {})
         self.sampler = Sampler(batch_size=BATCH, next_actions="next_actions" in self.algo.requires)
         self.keys = programs.seed_keys([0], programs.UPDATE)
@@ -77,6 +79,8 @@ class Case:
 
         self.single = jax.tree.map(lambda x: x[0].copy(), self.state)
         self.step = jax.jit(step, donate_argnums=1)
+        self.plain = jax.jit(lambda algo, state, batch, key: algo.update(state, batch, key))
+        self.rng = np.random.default_rng(0)
         metrics = jax.eval_shape(lambda s, k: algo_metrics(self.algo, s, self.sampler(sources, k), k), self.single,
                                  self.keys[0])  # fmt: skip
         self.names = tuple(metrics)
@@ -84,6 +88,7 @@ class Case:
         self.flops = float(flops)
         self.chunk(20)
         self.per_step(3)
+        self.numpy_loop(3)
 
     def chunk(self, count: int) -> float:
         begin = time.perf_counter()
@@ -101,6 +106,19 @@ class Case:
         jax.block_until_ready(self.single)
         return count / (time.perf_counter() - begin)
 
+    def numpy_loop(self, count: int) -> float:
+        state, key = self.single, self.keys[0]
+        begin = time.perf_counter()
+        for _ in range(count):
+            rows = self.rng.integers(ROWS - 1, size=BATCH)
+            batch = {k: v[rows] for k, v in self.data.items() if k in self.algo.requires}
+            if "next_actions" in self.algo.requires:
+                batch |= {"next_actions": self.data["actions"][rows + 1], "next_valids": np.ones(BATCH, np.float32)}
+            key, now = jax.random.split(key)
+            state, _ = self.plain(self.algo, state, batch, now)
+        jax.block_until_ready(state)
+        return count / (time.perf_counter() - begin)
+
 
 def algo_metrics(algo, state, batch, key):
     return algo.update(state, batch, key)[1]
@@ -110,23 +128,27 @@ def updates(names: list[str], rounds: int, seconds: float) -> list[dict]:
     data = random_data(np.random.default_rng(0))
     sources = {"prior": Buffer.full(data)}
     rows = []
-    print(f"{'algorithm':<10}{'updates/s':>12}{'MFLOP/update':>14}{'of matmul rate':>16}{'x per-step loop':>17}")
+    print(f"{'algorithm':<10}{'updates/s':>12}{'MFLOP/update':>14}{'of matmul rate':>16}{'x NumPy loop':>14}{'x device loop':>15}")
     for name in names:
         case = Case(name, data, sources)
         count = max(int(case.chunk(20) * seconds), 5)
-        rate, share, ratio = [], [], []
+        rate, share, ratio, numpy_ratio = [], [], [], []
         for _ in range(rounds):
             before = matrix_rate(seconds / 2)
             rate.append(case.chunk(count))
             after = matrix_rate(seconds / 2)
             ratio.append(rate[-1] / case.per_step(count))
+            numpy_ratio.append(rate[-1] / case.numpy_loop(count))
             share.append(rate[-1] * case.flops / 1e9 / ((before + after) / 2))
         row = dict(algorithm=name, updates_per_second=statistics.median(rate), flops_per_update=case.flops,
                    of_matrix_rate=statistics.median(share), of_matrix_rate_range=[min(share), max(share)],
-                   times_per_step_loop=statistics.median(ratio), times_range=[min(ratio), max(ratio)])  # fmt: skip
+                   times_numpy_loop=statistics.median(numpy_ratio),
+                   times_numpy_loop_range=[min(numpy_ratio), max(numpy_ratio)],
+                   times_device_loop=statistics.median(ratio),
+                   times_device_loop_range=[min(ratio), max(ratio)])  # fmt: skip
         rows.append(row)
         print(f"{name:<10}{row['updates_per_second']:>12,.0f}{case.flops / 1e6:>14,.0f}{row['of_matrix_rate']:>16.2f}"
-              f"{row['times_per_step_loop']:>17.2f}", flush=True)  # fmt: skip
+              f"{row['times_numpy_loop']:>14.2f}{row['times_device_loop']:>15.2f}", flush=True)  # fmt: skip
     return rows
 
 
