@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-import conftest
+import cases
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def difference(name: str) -> float:
-    case = conftest.case_of(name)
+    case = cases.case_of(name)
     mesh = Mesh(np.array(jax.devices()), ("batch",))
     whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
     one, many = case.state, jax.device_put(case.state, whole)
@@ -19,8 +19,8 @@ def difference(name: str) -> float:
     assert len(batch["observations"].addressable_shards) == 4
     for i in range(2):
         key = jax.random.fold_in(case.key, i)
-        one, one_metrics = conftest.update(case.algorithm, one, case.batch, key)
-        many, many_metrics = conftest.update(case.algorithm, many, batch, jax.device_put(key, whole))
+        one, one_metrics = cases.update(case.algorithm, one, case.batch, key)
+        many, many_metrics = cases.update(case.algorithm, many, batch, jax.device_put(key, whole))
     gap = jax.tree.map(
         lambda a, b: float(np.max(np.abs(np.asarray(a) - np.asarray(b)) / (1 + np.abs(np.asarray(a))), initial=0.0)),
         (one, one_metrics),
@@ -32,4 +32,4 @@ def difference(name: str) -> float:
 if __name__ == "__main__":
     jax.config.update("jax_disable_most_optimizations", True)  # halves the time to compile
     assert len(jax.devices()) == 4
-    print(json.dumps({name: difference(name) for name in sorted(conftest.recipes())}))
+    print(json.dumps({name: difference(name) for name in sorted(cases.recipes())}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-import conftest
+import cases
 import jax
 import pytest
 
@@ -27,16 +27,16 @@ from understudy.policies.tanh_gaussian import TanhGaussian
 CRITICS = [NoCritic(), TD(), SoftTD(), SoftTD(entropy=False), ReBRACCritic(), IQLCritic(), CQLCritic(),
            CQLCritic(calibrated=True, lagrange=True, max_target_backup=True)]  # fmt: skip
 EXTRACTIONS = [Imitate(), AWR(), DDPGBC(), BestOfN(samples=2), MaxEnt(), Distil()]
-POLICIES = [cls(action_size=conftest.A) for cls in (Gaussian, TanhGaussian, Deterministic, Flow, OneStepFlow)]
+POLICIES = [cls(action_size=cases.A) for cls in (Gaussian, TanhGaussian, Deterministic, Flow, OneStepFlow)]
 PRODUCTS = list(itertools.product(CRITICS, EXTRACTIONS, POLICIES))
 
 
 @pytest.mark.parametrize("critic", CRITICS, ids=lambda c: type(c).__name__)
 def test_products_run_or_are_refused(critic):
-    batch = conftest.make_batch()
+    batch = cases.make_batch()
     ran = 0
     for extraction, policy in itertools.product(EXTRACTIONS, POLICIES):
-        algorithm = ActorCritic(critic=conftest.shrink(critic), extraction=extraction, policy=conftest.shrink(policy))
+        algorithm = ActorCritic(critic=cases.shrink(critic), extraction=extraction, policy=cases.shrink(policy))
         lacks = {n for n in (*critic.needs, *extraction.needs) if not hasattr(policy, n)}
         lacks |= {n for n in extraction.needs_critic if not hasattr(critic, n)}
         if lacks:
