@@ -16,10 +16,11 @@ HEAD = """# Results
 
 Every row was measured; the folder of that name holds each evaluation episode (`episodes.jsonl`), the result and what
 made it (`run.json`: command, settings, versions). Success in percent, mean [95% interval] over seeds and episodes;
-*last* is the final evaluation, *best* the best one of the run, which nobody could have picked without looking.
+*last* is the final evaluation, *best* the best one of the run, which nobody could have picked without looking; *curve*
+is every evaluation, at the updates (offline) or environment steps (live) of its row of `episodes.jsonl`.
 
-| name | command | seeds x episodes | offline | last | best | note |
-|---|---|---|---|---|---|---|
+| name | command | seeds x episodes | offline | last | best | curve | note |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -29,13 +30,26 @@ def percent(mean, interval) -> str:
     return f"{100 * mean:.0f}" + (f" [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]" if interval else "")
 
 
+def curve(folder: pathlib.Path) -> str:
+    """Success in percent at every evaluation: "12k 34, 24k 56; live 4k 60"."""
+    points: dict[tuple, list[float]] = {}
+    for line in (folder / "episodes.jsonl").read_text().splitlines():
+        e = json.loads(line)
+        place = ("live " if e["phase"] in ("warmup", "online") else "", e["env_steps"] or e["updates"])
+        points.setdefault(place, []).append(e["success"])
+    if None in next(iter(points.values())):
+        return "–"
+    return ", ".join(f"{live}{at / 1000:g}k {100 * sum(s) / len(s):.0f}" for (live, at), s in points.items())
+
+
 def row(folder: pathlib.Path) -> str:
     about, result = (json.loads((folder / n).read_text()) for n in ("run.json", "result.json"))
     seeds = len(about["seeds"])
     return (f"| {folder.name} | `{about['command']}` | {seeds} x {result['episodes']} "
             f"| {percent(result['offline_success'], result['offline_interval'])} "
             f"| {percent(result['success'], result['interval'])} "
-            f"| {percent(result['best_success'], result['best_interval'])} | {about['note']} |\n")  # fmt: skip
+            f"| {percent(result['best_success'], result['best_interval'])} | {curve(folder)} "
+            f"| {about['note']} |\n")  # fmt: skip
 
 
 def main() -> None:
@@ -51,7 +65,8 @@ def main() -> None:
     result = json.loads((args.run / "result.json").read_text())
     result["run"] = args.run.name
     (target / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    words = [w if " " not in w else repr(w) for w in manifest["command"]]
+    words = [pathlib.Path(w).name if w.startswith("/") else w for w in manifest["command"]]
+    words = [w if " " not in w else repr(w) for w in words]
     keep = ("algorithm", "preset", "settings", "overrides", "env", "seeds", "phases", "plan", "protocol", "versions",
             "created", "resumes", "understudy")  # fmt: skip
     about = {k: manifest[k] for k in keep} | {"command": " ".join(words), "note": args.note}

@@ -272,10 +272,10 @@ class Loop:
             for seed, lane, values in returns:
                 self._fill_returns(seed, lane, slot_start, values)
             collector.actions = np.asarray(actions)
-            c.updates += updates
             self._finished += finished
             if updates:
-                self._pending.append((metrics, 1, c.updates))
+                self._pending.append((metrics, 1, c.updates))  # numbered from 0, as in `programs.chunk`
+            c.updates += updates
             if time.monotonic() > until:
                 break
         return self._log(phase) if time.monotonic() - self._logged_at > LOG_SECONDS else {}
