@@ -128,7 +128,8 @@ def updates(names: list[str], rounds: int, seconds: float) -> list[dict]:
     data = random_data(np.random.default_rng(0))
     sources = {"prior": Buffer.full(data)}
     rows = []
-    print(f"{'algorithm':<10}{'updates/s':>12}{'MFLOP/update':>14}{'of matmul rate':>16}{'x NumPy loop':>14}{'x device loop':>15}")
+    print(f"{'algorithm':<10}{'updates/s':>12}{'MFLOP/update':>14}{'of matmul rate':>16}{'x NumPy loop':>14}"
+          f"{'x device loop':>15}")  # fmt: skip
     for name in names:
         case = Case(name, data, sources)
         count = max(int(case.chunk(20) * seconds), 5)

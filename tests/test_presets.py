@@ -150,3 +150,17 @@ def test_numbers_of_runs():
 def test_a_preset_does_not_reach_an_algorithm_it_has_no_numbers_for():
     same = registry.make("td3_bc", 2, preset="d4rl") == registry.make("td3_bc", 2, preset="d4rl-antmaze-umaze")
     assert same and registry.make("iql", 2, preset="d4rl") != registry.make("iql", 2, preset="d4rl-antmaze-umaze")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env", "expected"),
+    [
+        ("iql", "cube-single-play-singletask-task2-v0", "ogbench-cube-single"),
+        ("rlpd", "AdroitHandDoorSparse-v1", "adroit-sparse"),
+        ("td3_bc", "cube-single-play-singletask-v0", None),  # no numbers of its own there
+        ("iql", "AdroitHandDoor-v1", None),  # dense rewards: D4RL's presets are per data set
+        ("iql", "Pendulum-v1", None),
+    ],
+)
+def test_published_settings_are_found_by_the_environment(algorithm, env, expected):
+    assert presets.published(algorithm, env) == expected

@@ -71,6 +71,17 @@ class Preset:
         return sorted((set(self.settings) | set(self.run)) - {"*"})
 
 
+def published(algorithm: str, env: str) -> str | None:
+    """The preset with numbers of its own for this algorithm in this environment, by the environment's name."""
+    for name, preset in presets().items():
+        benchmark, _, domain = name.partition("-")
+        here = env.startswith(f"{domain}-") if benchmark == "ogbench" else (
+            name == "adroit-sparse" and env.startswith("AdroitHand") and "Sparse" in env)  # fmt: skip
+        if here and algorithm in {a for p in preset._chain() for a in p.algorithms}:
+            return name
+    return None
+
+
 @functools.cache
 def presets() -> dict[str, Preset]:
     """Every preset by name, general ones first."""

@@ -150,6 +150,8 @@ def train(
     loop = Loop(algo, the_plan, folder, columns, _example(columns, spec, algo))
     loop.prepare()  # refuses what cannot work before anything is written
     folder.create()
+    if preset is None and env is not None and (found := presets.published(_canonical(algorithm) or "", env)):
+        say(f"There are published settings for this environment: --preset {found}")
     manifest = {
         "format": FORMAT,
         "understudy": versions()["understudy"],
