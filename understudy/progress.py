@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import html
 import sys
 import time
 
@@ -30,6 +31,8 @@ class Bar:
         self.fields = self.fields | fields  # another thread may be drawing the old ones
         now = time.monotonic()
         self._times.append((now, self.done))
+        if self._shown is not None:
+            self._shown.moved()
         while len(self._times) > 2 and self._times[0][0] < now - WINDOW:
             self._times.popleft()
         if self._shown is None and now - self._said >= PLAIN_EVERY and self.done < self.total:
@@ -86,6 +89,16 @@ class _Bars:
 
         self.console, self.bars = console, []
         self.live = Live(console=console, refresh_per_second=5, get_renderable=self.table, vertical_overflow="visible")
+        self.live.start()
+
+    def moved(self) -> None:
+        """A bar has moved; the display looks by itself."""
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
+
+    def stop(self) -> None:
+        self.live.stop()
 
     def table(self):
         from rich.progress_bar import ProgressBar
@@ -102,6 +115,39 @@ class _Bars:
             drawn = lambda bar=bar: ProgressBar(total=max(bar.total, 1), completed=bar.done, width=width)
             table.add_row(*(drawn() if c == "bar" else Text(cells.get(c, "")) for c in columns))
         return table
+
+
+class _Notebook:
+    """The bars that are showing, in one cell output that is written anew a few times a second."""
+
+    def __init__(self):
+        from IPython.display import display
+
+        self.bars, self._drawn = [], time.monotonic()
+        self.handle = display(self._bundle(), raw=True, display_id=True)
+
+    def _bundle(self) -> dict[str, str]:
+        rows = []
+        for bar in self.bars:
+            cells = _cells(bar)
+            shown = [html.escape(text) for text in cells.values()]
+            shown.insert(1, f"<progress max={max(bar.total, 1)} value={bar.done}></progress>")
+            rows.append("<tr>" + "".join(f"<td style='text-align:left'>{x}</td>" for x in shown) + "</tr>")
+        return {"text/html": f"<table>{''.join(rows)}</table>", "text/plain": "\n".join(b.plain() for b in self.bars)}
+
+    def moved(self) -> None:
+        if time.monotonic() - self._drawn > 0.2:
+            self.draw()
+
+    def draw(self) -> None:
+        self._drawn = time.monotonic()
+        self.handle.update(self._bundle(), raw=True)
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def stop(self) -> None:
+        self.draw()
 
 
 def _cells(bar: Bar) -> dict[str, str]:
@@ -130,18 +176,19 @@ def fit(bars: list[Bar], width: int) -> tuple[list[str], int]:
     return columns, min(BAR[1], BAR[0] + max(spare, 0))
 
 
-_live: _Bars | None = None  # one live display: nested bars share it
+_live: _Bars | _Notebook | None = None  # one live display: nested bars share it
 
 
-def _console():
-    """A console that can redraw lines, or None: a file, a pipe, a terminal without control codes."""
-    notebook = "ipykernel" in sys.modules
-    if not notebook and not sys.stderr.isatty():
+def _display() -> _Bars | _Notebook | None:
+    """A display that can redraw bars, or None: a file, a pipe, a terminal without control codes."""
+    if "ipykernel" in sys.modules:
+        return _Notebook()
+    if not sys.stderr.isatty():
         return None
     from rich.console import Console
 
-    console = Console() if notebook else Console(stderr=True)
-    return console if notebook or console.is_interactive else None
+    console = Console(stderr=True)
+    return _Bars(console) if console.is_interactive else None
 
 
 @contextlib.contextmanager
@@ -158,11 +205,9 @@ def bar(description: str, total: int, unit: str = "it", done: int = 0, leave: bo
       leave: keep the finished line on the screen.
     """
     global _live
-    console = _console() if _live is None else None
-    owner = console is not None
+    owner = _live is None and (display := _display()) is not None
     if owner:
-        _live = _Bars(console)
-        _live.live.start()
+        _live = display
     one = Bar(description, total, unit, done, _live)
     if _live is not None:
         _live.bars.append(one)
@@ -175,12 +220,14 @@ def bar(description: str, total: int, unit: str = "it", done: int = 0, leave: bo
             _live.bars.remove(one)
         if owner:
             shown, _live = _live, None
-            shown.live.stop()
+            shown.stop()
 
 
 def say(text: str) -> None:
     """Print one line to standard error, above any bar that is showing."""
     if _live is not None:
-        _live.console.print(text, highlight=False, markup=False)
+        _live.say(text)
+    elif "ipykernel" in sys.modules:
+        print(text, flush=True)  # standard error is shown as an alarm there
     else:
         print(text, file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -120,3 +121,34 @@ def test_a_terminal_shows_whole_columns(width):
     assert "60,000/60,000" in last and "updates/s" in last and "done" in last
     assert any("above" in line for line in lines)
     assert max(len(line.rstrip()) for line in lines) <= width and not any("…" in line for line in lines)
+
+
+def test_a_notebook_gets_one_output_that_is_written_anew(monkeypatch, capsys):
+    shown = []
+    handle = types.SimpleNamespace(update=lambda bundle, raw: shown.append(bundle))
+    display = types.SimpleNamespace(display=lambda bundle, raw, display_id: shown.append(bundle) or handle)
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    with bar("offline", 10, "updates") as outer:
+        with bar("eval <3>", 2, "episodes", leave=False) as inner:
+            inner.advance(1)
+            say("above")
+        outer.advance(10, q=1.5)
+    say("after")
+    last = shown[-1]
+    assert "<progress max=10 value=10>" in last["text/html"] and "q 1.5" in last["text/plain"]
+    assert last["text/html"].count("<tr>") == 1 and "eval" not in last["text/html"]
+    assert capsys.readouterr() == ("above\nafter\n", "")
+
+
+def test_a_notebook_is_drawn_a_few_times_a_second_at_most(monkeypatch, now):
+    shown = []
+    handle = types.SimpleNamespace(update=lambda bundle, raw: shown.append(bundle["text/html"]))
+    display = types.SimpleNamespace(display=lambda *_, **__: handle)
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    with bar("a <b>", 100, "updates") as one:
+        for _ in range(100):
+            now[0] += 0.01
+            one.advance(1)
+        assert 4 <= len(shown) <= 5 and "a &lt;b&gt;" in shown[0]

@@ -101,6 +101,16 @@ def test_a_decay_over_the_offline_phase_ends_where_it_does_and_the_live_phase_le
     assert weights and all(np.abs(before[k] - after[k]).max() > 1e-4 for k in weights)
 
 
+def test_a_run_on_arrays_in_memory_goes_on_with_them(tmp_path):
+    rng = np.random.default_rng(0)
+    given = from_arrays(rng.normal(size=(20, 3)), rng.uniform(-1, 1, (20, 1)), rng.normal(size=20),
+                        truncations=np.arange(20) % 10 == 9)  # fmt: skip
+    run = small(given, tmp_path / "run")
+    assert run.finetune(online=20).finetune(online=30).result["env_steps"] == 30
+    with pytest.raises(CheckpointError, match="resume it with dataset="):
+        understudy.resume(run.path, online=40)
+
+
 def test_a_run_resumes_from_another_working_directory(pendulum, tmp_path, monkeypatch):
     monkeypatch.chdir(pendulum.parent)
     run = small(pendulum.name, tmp_path / "run", offline=20)

@@ -179,7 +179,7 @@ def train(
     if data is not None and data is not dataset:
         _introduce(data)
     loop.identity = {k: manifest[k] for k in IDENTITY}
-    return _go(loop, folder, manifest)
+    return _go(loop, folder, manifest, data if data is dataset else None)
 
 
 def resume(
@@ -212,6 +212,8 @@ def resume(
     manifest = folder.manifest
     if algorithm is None and manifest["algorithm"] is None and isinstance(run, Run):
         algorithm = run.algorithm
+    if dataset is None and isinstance(run, Run):
+        dataset = run.dataset
     folder.lock()
     try:
         loop, manifest = _reopen(folder, manifest, offline, online, algorithm, settings, dataset, command,
@@ -219,7 +221,7 @@ def resume(
     except BaseException:
         folder.unlock()
         raise
-    return _go(loop, folder, manifest)
+    return _go(loop, folder, manifest, dataset)
 
 
 def _reopen(folder, manifest, offline, online, algorithm, settings, dataset, command, registry, settings_module, load):
@@ -315,8 +317,8 @@ def _extend(phases: list[Phase], offline, online, data: bool, env) -> list[Phase
     return phases
 
 
-def _go(loop: Loop, folder: RunFolder, manifest: dict) -> Run:
-    """Run the loop to its end and write what it leaves: policy, result, report."""
+def _go(loop: Loop, folder: RunFolder, manifest: dict, dataset=None) -> Run:
+    """Run the loop to its end and write what it leaves: policy, result, report. `dataset`: where given in memory."""
     try:
         loop.sinks = tuple(sinks.open_sink(name, folder.path, manifest) for name in manifest["log"])
         try:
@@ -330,7 +332,7 @@ def _go(loop: Loop, folder: RunFolder, manifest: dict) -> Run:
                 raise KeyboardInterrupt from None
             raise SystemExit(128 + stopped.signum) from None
         export_policy(folder.path, loop.algo, loop.state, manifest, loop.example)
-        run = Run(folder.path, loop.algo if manifest["algorithm"] is None else None)
+        run = Run(folder.path, loop.algo if manifest["algorithm"] is None else None, dataset)
         write_json(folder.path / "result.json", run.summarise(loop.counters))
         run.report()
         return run
@@ -344,8 +346,9 @@ class Run:
     `run.policy(observations)` acts; `run.evaluate()` plays fresh episodes; `run.finetune(...)` goes on live;
     `run.result` is what `--json` prints."""
 
-    def __init__(self, path: str | pathlib.Path, algorithm: Any = None):
-        self.path, self.algorithm = pathlib.Path(path), algorithm  # the object, where the run has one and no name
+    def __init__(self, path: str | pathlib.Path, algorithm: Any = None, dataset: Any = None):
+        self.path = pathlib.Path(path)
+        self.algorithm, self.dataset = algorithm, dataset  # the objects, where the run has them and no names
         self.manifest = RunFolder(self.path).manifest
         self._policy = None
 
