@@ -9,11 +9,12 @@ RUN := $(VENV)/bin/python -m understudy
 setup: $(VENV)/.installed
 setup-test: $(VENV)/.installed-test
 
-$(VENV)/bin/python:
+$(VENV)/.made:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"understudy needs Python 3.11 or 3.12, found {v[0]}.{v[1]}; name one with: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "This Python cannot make environments; on Debian: apt install python3-venv" >&2; exit 1; }
+	@touch $@
 
-$(VENV)/.installed: requirements/lock.txt pyproject.toml | $(VENV)/bin/python
+$(VENV)/.installed: requirements/lock.txt pyproject.toml | $(VENV)/.made
 	@echo "Installing understudy into $(VENV) (about 1 GB, a few minutes) ..."
 	$(PIP) install --require-hashes -r requirements/lock.txt
 	$(PIP) install --no-deps --no-build-isolation -e .

@@ -139,7 +139,7 @@ def test_numbers_of_runs():
     assert presets.get("adroit-binary").run_for("cal_ql") == {
         "batch_size": 256, "offline_share": 0.5, "utd": 1, "reward_scale": 10.0, "reward_bias": 5.0}  # fmt: skip
     assert presets.get("adroit-binary").run_for("rlpd") == {
-        "batch_size": 256, "utd": 20, "offline_share": 0.5, "warmup": 5000}  # fmt: skip
+        "offline": 0, "batch_size": 256, "utd": 20, "offline_share": 0.5, "warmup": 5000}  # fmt: skip
     assert presets.get("d4rl-halfcheetah-medium").run_for("rebrac")["batch_size"] == 1024
     assert presets.get("d4rl-antmaze-umaze").run_for("rebrac")["reward_scale"] == 100.0
     assert presets.get("d4rl-antmaze-umaze").run_for("iql")["reward_bias"] == -1.0

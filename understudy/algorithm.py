@@ -136,8 +136,8 @@ class ActorCritic:
     policy: Policy
     learning_rate: float = leaf(3e-4, "Adam's rate for the policy", low=0.0)
     decay_steps: float = leaf(
-        0.0, "updates over which the policy's rate falls to 0 along a half cosine, to be constant after them; "
-             "0: never, -1: the offline phase", low=-1.0,
+        0.0, "steps of the policy over which its rate falls to 0 along a half cosine; after them it is the full rate "
+             "again; 0: never, -1: the offline phase", low=-1.0,
     )  # fmt: skip
     target_policy: bool = static(False, "back up with a Polyak average of the policy (TD3)")
     target_policy_tau: float = leaf(0.005, "rate of that average", symbol="tau", low=0.0, high=1.0)
@@ -155,8 +155,8 @@ class ActorCritic:
                 if not hasattr(self.policy, need):
                     raise SettingsError(
                         f"{type(part).__name__} needs a policy with {need} ({CAPABILITIES.get(need, need)}); "
-                        f"{type(self.policy).__name__} has none. Use an extraction that only samples "
-                        f"(AWR, BestOfN) or a policy that has it (understudy list policies)."
+                        f"{type(self.policy).__name__} has none. Use a policy that has it "
+                        f"(understudy list policies) or an algorithm whose extraction only samples (iql, ifql, bc)."
                     )
         for need in self.extraction.needs_critic:
             if not hasattr(self.critic, need):

@@ -47,17 +47,17 @@ def demo(
     if (out / "manifest.json").exists():
         _move_aside(out)
     RunFolder(out).refuse()
-    say(f"1/4  Recordings: a scripted arm moves a cube about, {EPISODES} episodes of 1,000 steps")
+    say(f"1/3  Recordings: a scripted arm moves a cube about, {EPISODES} episodes of 1,000 steps")
     recordings = out.parent / f"demo-data-{EPISODES}" / f"{RECORDINGS}.npz"
     if not recordings.exists():
         data.make(f"ogbench/{RECORDINGS}", out=recordings, episodes=EPISODES, seed=0)
-    say(f"2/4  Offline: {offline:,} updates of {ALGORITHM} on the recordings alone")
-    say(f"3/4  Live: {online:,} steps with the arm, an update after each")
+    say(f"2/3  Training: {offline:,} updates of {ALGORITHM} on the recordings alone,")
+    say(f"     then {online:,} live steps with the arm, an update after each")
     run = train(
         ALGORITHM, recordings, env=TASK, offline=offline, online=online, seed=seed, out=out, settings=SETTINGS,
         n_step=3, eval_every=2_000, command=command,
     )  # fmt: skip
-    say("4/4  Video and report")
+    say("3/3  Video and report")
     run.record()
     run.report()
     say(f"Ready after {time.monotonic() - begin:.0f} s. Open {run.path / 'report.html'}")

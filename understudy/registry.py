@@ -28,23 +28,27 @@ class Entry:
       summary: one line.
       paper: arXiv number, or "".
       package: the outside package that brings it, "" for understudy's own.
+      live: an algorithm that learns live only: no offline phase unless one is asked for.
     """
 
     target: str
     summary: str
     paper: str = ""
     package: str = ""
+    live: bool = False
 
 
 ALGORITHMS = {
     "bc": Entry("understudy.algorithms.bc:bc", "behaviour cloning: imitate the data, whatever they are worth"),
-    "sac": Entry("understudy.algorithms.sac:sac", "soft actor-critic: online, entropy-regularised", "1812.05905"),
+    "sac": Entry("understudy.algorithms.sac:sac", "soft actor-critic: online, entropy-regularised", "1812.05905",
+                 live=True),
     "td3_bc": Entry("understudy.algorithms.td3_bc:td3_bc", "TD3 with behaviour cloning", "2106.06860"),
     "rebrac": Entry("understudy.algorithms.rebrac:rebrac", "TD3+BC with penalties on actor and critic", "2305.09836"),
     "iql": Entry("understudy.algorithms.iql:iql", "in-sample values, advantage-weighted imitation", "2110.06169"),
     "cql": Entry("understudy.algorithms.cql:cql", "values pushed down outside the data", "2006.04779"),
     "cal_ql": Entry("understudy.algorithms.cal_ql:cal_ql", "CQL calibrated for fine-tuning", "2303.05479"),
-    "rlpd": Entry("understudy.algorithms.rlpd:rlpd", "SAC online, half of each batch from the data", "2302.02948"),
+    "rlpd": Entry("understudy.algorithms.rlpd:rlpd", "SAC online, half of each batch from the data", "2302.02948",
+                  live=True),
     "fql": Entry("understudy.algorithms.fql:fql", "one-step policy distilled from a flow, climbing Q", "2502.02538"),
     "ifql": Entry("understudy.algorithms.ifql:ifql", "IQL's values, best of N samples of a flow", "2304.10573"),
 }  # fmt: skip

@@ -15,6 +15,7 @@ import understudy
 from understudy.data import from_arrays
 from understudy.errors import CheckpointError, DataError, DivergenceError, EnvError, SettingsError
 from understudy.run import checkpoint
+from understudy.run.collect import Collector
 from understudy.run.policy import load_policy
 
 SMALL = {"critic.hidden": (16, 16), "policy.hidden": (16, 16)}
@@ -58,7 +59,7 @@ def test_the_policy_acts_alone_and_as_it_was_evaluated(finished):
     policy = load_policy(finished.path)
     all_seeds = policy.act_all(np.broadcast_to(observations, (3, 5, 3)), step=0)
     np.testing.assert_allclose(all_seeds[1], actions, atol=1e-6)
-    with pytest.raises(DataError, match=r"takes observations \[B, \*\(3,\)\]; got shape \(5, 4\)"):
+    with pytest.raises(DataError, match=r"takes observations \('B', 3\); got \(5, 4\)"):
         finished.policy(np.zeros((5, 4)))
     with pytest.raises(SettingsError, match="3 seed"):
         finished.policy(observations, seed=3)
@@ -99,6 +100,87 @@ def test_a_decay_over_the_offline_phase_ends_where_it_does_and_the_live_phase_le
     after = checkpoint.latest(longer.path)[0]
     weights = [k for k in before if "actor.params" in k and "kernel" in k]
     assert weights and all(np.abs(before[k] - after[k]).max() > 1e-4 for k in weights)
+
+
+def test_a_change_to_a_finished_run_needs_steps_to_act_in(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run")
+    before = (run.path / "policy.safetensors").read_bytes(), (run.path / "result.json").read_bytes()
+    for change in (dict(algorithm="sac"), dict(settings={"policy.hidden": (8, 8)})):
+        with pytest.raises(SettingsError, match="has finished, so the change would do nothing; give it more steps"):
+            understudy.resume(run.path, **change)
+    assert before == ((run.path / "policy.safetensors").read_bytes(), (run.path / "result.json").read_bytes())
+    assert understudy.load(run.path).manifest["algorithm"] == "td3_bc"
+
+
+def test_a_run_without_an_environment_can_be_given_one(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", env=None)
+    assert run.manifest["env"] is None and run.result["success"] is None
+    with pytest.raises(EnvError, match="HalfCheetah-v5 gives"):
+        run.finetune("HalfCheetah-v5", online=20)
+    live = run.finetune("Pendulum-v1", online=20, utd=2, offline_share=0.25)
+    phase = live.manifest["phases"][-1]
+    assert (phase["utd"], phase["offline_share"]) == (2, 0.25) and live.result["updates"] == 60 + 40
+    assert live.result["episodes"] == 2 and understudy.load(run.path).evaluate(episodes=1)["return"] < 0
+    assert len((run.path / "evaluations.jsonl").read_text().splitlines()) == 1
+    with pytest.raises(EnvError, match="belongs to Pendulum-v1; got HalfCheetah-v5"):
+        live.finetune("HalfCheetah-v5", online=40)
+    with pytest.raises(SettingsError, match="already has its utd"):
+        live.finetune(online=40, utd=3)
+
+
+def test_what_train_was_given_for_a_live_phase_waits_for_it(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", utd=3, offline_share=1.0)
+    phase = run.finetune(online=10).manifest["phases"][-1]
+    assert (phase["utd"], phase["offline_share"]) == (3, 1.0)
+
+
+def test_an_algorithm_that_learns_live_only_has_no_offline_phase_of_itself(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", "rlpd", offline=None, online=20)
+    assert [p["name"] for p in run.manifest["phases"]] == ["online"]
+    rows = [json.loads(line) for line in (run.path / "episodes.jsonl").read_text().splitlines()]
+    assert [r["env_steps"] for r in rows] == [0, 0, 20, 20]  # before and after
+    with pytest.raises(SettingsError, match="Nothing to do"):
+        small(pendulum, tmp_path / "nothing", "sac", offline=None)
+
+
+def test_an_interrupted_extension_is_unfinished(pendulum, tmp_path, monkeypatch):
+    run = small(pendulum, tmp_path / "run")
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(Collector, "step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run.finetune(online=20)
+    assert "unfinished" in repr(understudy.load(run.path)) and not (run.path / "result.json").exists()
+    assert understudy.resume(run.path).result["env_steps"] == 20
+
+
+def test_nan_actions_of_a_live_policy_stop_the_run_with_the_metric(pendulum, tmp_path):
+    settings = SMALL | {"critic.learning_rate": 1e30, "learning_rate": 1e30}
+    with pytest.raises(DivergenceError, match=r"became NaN (or infinite at|by) update \d+.*last good checkpoint"):
+        small(pendulum, tmp_path / "run", offline=0, online=200, settings=settings, evaluate=False)
+
+
+def test_policies_of_dictionaries_of_observations_act(tmp_path):
+    rng = np.random.default_rng(0)
+    tree = {"arm": {"pose": rng.normal(size=(20, 3))}, "cube": rng.normal(size=(20, 2))}
+    data = from_arrays(tree, rng.uniform(-1, 1, (20, 1)), rng.normal(size=20), truncations=np.arange(20) % 10 == 9)
+    run = small(data, tmp_path / "run", env=None)
+    one = {"arm": {"pose": np.zeros(3)}, "cube": np.zeros(2)}
+    many = {"arm": {"pose": np.zeros((4, 3))}, "cube": np.zeros((4, 2))}
+    assert run.policy(one).shape == (1,) and run.policy(many).shape == (4, 1)
+    np.testing.assert_allclose(run.policy(many)[0], run.policy(one), rtol=1e-6)
+    for wrong in (np.zeros(5), {"arm": np.zeros(3)}, {"arm": {"pose": np.zeros((4, 3))}, "cube": np.zeros((5, 2))}):
+        with pytest.raises(DataError, match="The policy takes observations"):
+            run.policy(wrong)
+
+
+def test_images_are_refused_before_anything_is_compiled(tmp_path):
+    data = from_arrays(np.zeros((20, 4, 4, 3)), np.zeros((20, 1)), np.zeros(20), truncations=np.arange(20) % 10 == 9)
+    with pytest.raises(DataError, match="the networks take vectors"):
+        small(data, tmp_path / "run", env=None)
 
 
 def test_a_run_on_arrays_in_memory_goes_on_with_them(tmp_path):

@@ -199,7 +199,8 @@ def resume(args, raw, argv, parser) -> Outcome:
                            manifest.get("overrides") if same else None)  # fmt: skip
     import understudy
 
-    options = _given(args, "offline", "online", "algorithm") | ({"settings": settings} if settings else {})
+    options = _given(args, "offline", "online", "env", "utd", "offline_share", "algorithm")
+    options |= {"settings": settings} if settings else {}
     return _finished(understudy.resume(args.run, **options, command=["understudy", *argv]))
 
 

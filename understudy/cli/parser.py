@@ -154,7 +154,7 @@ def _train(p: Parser) -> None:
     what.add_argument("--seed", type=count, metavar="S", help="the first of them (0)")
     what.add_argument("--out", metavar="DIR", help="run folder (runs/ALGORITHM-DATASET-NUMBER)")
     long = p.add_argument_group("phases")
-    long.add_argument("--offline", type=count, metavar="N", help="updates on the data alone (100k; 0 without data)")
+    long.add_argument("--offline", type=count, metavar="N", help="updates on the data alone (100k; 0 for live ones)")
     long.add_argument("--warmup", type=count, metavar="N", help="then live steps with a frozen policy (0)")
     long.add_argument("--online", type=count, metavar="N", help="then live steps of each seed, with updates (0)")
     long.add_argument("--retrain", type=count, metavar="N", help="then updates from scratch on everything (0)")
@@ -185,7 +185,10 @@ def _resume(p: Parser) -> None:
     p.add_argument("run", metavar="RUN", help="run folder")
     p.add_argument("--offline", type=count, metavar="N", help="new total of updates on the data alone")
     p.add_argument("--online", type=count, metavar="N", help="new total of live steps of each seed")
-    p.add_argument("--algorithm", metavar="NAME", help="another algorithm for what is left of the run")
+    p.add_argument("--env", metavar="ID", help="environment of a run that was trained without one")
+    p.add_argument("--utd", type=number, metavar="F", help="updates per live step of a first online phase")
+    p.add_argument("--offline-share", type=number, metavar="F", help="share of its batches from the data")
+    p.add_argument("--algorithm", metavar="NAME", help="another algorithm, with its own defaults, for what is left")
     p.add_argument("--quiet", action="store_true", help="no bars or messages, only warnings")
 
 
@@ -242,7 +245,7 @@ COMMANDS = {
             "resume", "Go on with a run exactly where it stopped, or further than it was going to go.",
             "RUN [options] [settings]",
             ("understudy resume runs/demo",
-             "understudy resume runs/demo --online 50k --extraction.alpha 0.1"),
+             "understudy resume runs/demo --online 50k --extraction.alpha 0.05"),
             settings=True,
         ),
         Spec("evaluate", "Play fresh episodes with a run's policy.", "RUN [options]",

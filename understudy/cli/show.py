@@ -233,6 +233,8 @@ def _scores(r: dict[str, Any]) -> list[tuple[str, str]]:
             rows.append(("best", f"{_number(r['best_success'])} during the run"))
         if len(seeds) > 1:
             rows.append(("by seed", "  ".join(_number(s) for s in seeds)))
+    if r.get("score") is not None:
+        rows.append(("score", f"{_number(r['score'])}, normalised: 0 random, 100 expert"))
     if r.get("return") is not None:
         alone = r.get("success") is None
         rows.append(("return", _number(r["return"]) + (f"{interval(r.get('interval'))}  {over}" if alone else "")))
@@ -250,9 +252,13 @@ def result(r: dict[str, Any], run: Any) -> None:
         rows.append(("report", str(path / "report.html")))
     if (path / "video.mp4").exists():
         rows.append(("video", str(path / "video.mp4")))
-    env = getattr(run, "manifest", {}).get("env")
-    if env:
+    manifest = getattr(run, "manifest", {})
+    last = (manifest.get("phases") or [{}])[-1].get("name")
+    if manifest.get("env"):
         rows.append(("evaluate", f"understudy evaluate {path} --episodes 100"))
+    if last == "retrain":
+        pass  # nothing follows it
+    elif manifest.get("env"):
         rows.append(("go on live", f"understudy resume {path} --online {(r.get('env_steps') or 0) + 20_000}"))
     else:
         rows.append(("go on", f"understudy resume {path} --offline {2 * (r.get('updates') or 50_000)}"))

@@ -28,7 +28,7 @@ MOST_METRICS = 9  # small charts
 
 # Numbers of a run that a command needs to name only where they differ from these.
 RUN_DEFAULTS = {"batch_size": 256, "n_step": 1, "num_envs": 1, "reward_scale": 1.0, "reward_bias": 0.0, "utd": 1.0,
-                "offline_share": 0.5}  # fmt: skip
+                "offline_share": 0.5, "replay_capacity": 1_000_000, "eval_every": None, "episodes": 50}  # fmt: skip
 
 
 def write(run_folder) -> pathlib.Path:
@@ -524,12 +524,15 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
         units = {"offline": "updates", "warmup": "env_steps", "online": "env_steps", "retrain": "updates"}
         for name, unit in units.items():
             length = sum(int(p.get(unit) or 0) for p in manifest.get("phases", ()) if p.get("name") == name)
-            words += [f"--{name}", length] if length else []
+            words += [f"--{name}", length] if length or (name == "offline" and data) else []
         phases, plan = manifest.get("phases", ()), manifest.get("plan") or {}
         live_phase = next((p for p in phases if p.get("name") == "online"), {})
-        chosen = {k: plan.get(k, usual) for k, usual in RUN_DEFAULTS.items()}
-        chosen |= {k: live_phase[k] for k in ("utd", "offline_share") if k in live_phase}
-        words += [w for k, v in chosen.items() if v != RUN_DEFAULTS[k] for w in (f"--{k.replace('_', '-')}", v)]
+        usual = RUN_DEFAULTS | _of_preset(manifest)
+        chosen = {k: plan.get(k, v) for k, v in RUN_DEFAULTS.items()}
+        chosen |= {k: live_phase.get(k, usual[k]) for k in ("utd", "offline_share")}
+        words += [w for k, v in chosen.items() if v != usual[k] for w in (f"--{k.replace('_', '-')}", v)]
+        if (bounds := (data or {}).get("action_range")) and not any(isinstance(b, list) for b in bounds):
+            words += ["--action-range", *bounds]
         words += ["--seeds", 3, "--seed", max([-1, *(s for s in curves.seeds if isinstance(s, int))]) + 1]
         for key, value in (manifest.get("overrides") or {}).items():
             words += [f"--{key}", *(value if isinstance(value, list) else [value])]
@@ -546,6 +549,17 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
         lines.append("run.evaluate(episodes=200)")
     found.append(("In Python", "\n".join(lines)))
     return found
+
+
+def _of_preset(manifest: dict) -> dict[str, float]:
+    """The run's numbers that its preset brings, where this release still has that preset."""
+    from understudy import presets
+    from understudy.errors import SettingsError
+
+    try:
+        return presets.get(manifest["preset"]).run_for(manifest["algorithm"]) if manifest.get("preset") else {}
+    except SettingsError:
+        return {}
 
 
 def _shell(*words) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from understudy.algorithm import Algorithm
 
 # Numbers of a run rather than of an algorithm, which `train` takes where its argument is None.
-RUN_KEYS = ("batch_size", "utd", "offline_share", "warmup", "reward_scale", "reward_bias")
+RUN_KEYS = ("offline", "batch_size", "utd", "offline_share", "warmup", "reward_scale", "reward_bias")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ WIDE = {"policy.hidden": (512, 512, 512, 512), "policy.activation": "gelu",
         "critic.hidden": (512, 512, 512, 512), "critic.activation": "gelu", "critic.layer_norm": "after"}  # fmt: skip
 
 # RLPD steps its policy once per environment step: every utd-th update.
-RLPD_RUN = {"utd": 20, "offline_share": 0.5, "warmup": 5000}  # RLPD: --utd_ratio=20 --start_training 5000
+RLPD_RUN = {"offline": 0, "utd": 20, "offline_share": 0.5, "warmup": 5000}  # RLPD: --utd_ratio=20 --start_training 5000
 # RLPD: --config.hidden_dims="(256, 256, 256)" --config.backup_entropy=False
 RLPD_DEEP = {"policy.hidden": (256, 256, 256), "critic.hidden": (256, 256, 256), "critic.entropy": False,
              "policy_delay": 20}  # fmt: skip
@@ -45,11 +45,11 @@ D4RL = Preset(
         "cal_ql": {"learning_rate": 1e-4, "critic.weight": 5.0, "critic.samples": 10,  # CalQL
                    "critic.max_target_backup": True, "critic.entropy": False},
         "rlpd": {"critic.ensemble": 10, "critic.subset": 2, "critic.layer_norm": "before",
-                 "critic.aggregate": "mean"},  # RLPD: num_qs 10, num_min_qs 2, critic_layer_norm
+                 "critic.aggregate": "mean", "policy_delay": 20},  # RLPD: num_qs 10, num_min_qs 2, critic_layer_norm
         "fql": {"policy.activation": "gelu"},
         "ifql": {"policy.activation": "gelu"},
     },
-    {"*": {"batch_size": 256}, "rlpd": {"utd": 20, "offline_share": 0.5, "warmup": 5000},
+    {"*": {"batch_size": 256}, "rlpd": RLPD_RUN,
      "cal_ql": {"offline_share": 0.5, "utd": 1}},
 )  # fmt: skip
 

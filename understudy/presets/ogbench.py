@@ -43,7 +43,8 @@ OGBENCH = Preset(
                  "extraction.target_entropy": -0.5},
         "cal_ql": {"learning_rate": 3e-4},
     },
-    {"*": {"batch_size": 256}, "rlpd": {"utd": 1, "offline_share": 0.5}, "cal_ql": {"utd": 1, "offline_share": 0.5}},
+    {"*": {"batch_size": 256}, "rlpd": {"offline": 0, "utd": 1, "offline_share": 0.5},
+     "cal_ql": {"utd": 1, "offline_share": 0.5}},
 )  # fmt: skip
 
 # domain: (discount, largest |r|, IQL alpha, ReBRAC (actor, critic), IFQL N, FQL alpha, FQL's backup)

@@ -140,7 +140,7 @@ class Loop:
 
     def _example_batch(self) -> dict:
         """A batch of one with every key that the sampler will give."""
-        batch = {k: jnp.asarray(v) for k, v in self.example.items() if k != "ends"}
+        batch = {k: jax.tree.map(jnp.asarray, v) for k, v in self.example.items() if k != "ends"}
         if "next_actions" in self.algo.requires:
             batch |= {"next_actions": batch["actions"], "next_valids": jnp.ones(1)}
         return batch
@@ -259,6 +259,9 @@ class Loop:
         act_keys, update_keys = self.keys[programs.ACT], self.keys[programs.UPDATE]
         while c.unit < stop and self._stop is None:
             slot_start = c.env_steps
+            if not np.isfinite(collector.actions).all():
+                self._flush(phase)  # where a metric went bad before, it says which
+                raise DivergenceError(f"The policy's actions became NaN by update {c.updates:,}; {self._way_out()}")
             slot, finished, returns = collector.step()
             updates = phase.updates_at(c.unit, lanes)
             c.unit, c.env_steps = c.unit + lanes, c.env_steps + lanes

@@ -47,7 +47,8 @@ def settle(algo, phases):
     """`algo` with what depends on the length of its phases filled in: a decay over the offline phase."""
     if getattr(algo, "decay_steps", 0) != -1:
         return algo
-    return dataclasses.replace(algo, decay_steps=float(sum(p.updates for p in phases if p.name == "offline")))
+    updates = sum(p.updates for p in phases if p.name == "offline")
+    return dataclasses.replace(algo, decay_steps=float(updates // getattr(algo, "policy_delay", 1)))
 
 
 def plan(*, offline=0, warmup=0, online=0, retrain=0, utd=1.0, offline_share=0.5, data=True) -> list[Phase]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -65,12 +66,7 @@ def load_policy(path: str | pathlib.Path, algorithm: Any = None) -> Acting:
     else:
         algo = registry.make(about["algorithm"], about["action_size"], about["overrides"], about["preset"])
     arrays = checkpoint.read_arrays(path / "policy.safetensors", about["sha256"])
-    shapes = about["observations"]
-    if list(shapes) != [""]:
-        raise CheckpointError(
-            f"The policy in {path} takes a tree of observations, {sorted(shapes)}; only one array can be given yet."
-        )
-    batch = {"observations": np.zeros((1, *shapes[""][0]), shapes[""][1]),
+    batch = {"observations": jax.tree.map(lambda x: x[None], _zeros(about["observations"])),
              "actions": np.zeros((1, about["action_size"]), np.float32)}  # fmt: skip
     batch |= {k: np.zeros(1, np.float32) for k in algo.requires - batch.keys() - {"next_observations", "next_actions"}}
     batch |= {"next_observations": batch["observations"], "next_actions": batch["actions"]}
@@ -80,24 +76,46 @@ def load_policy(path: str | pathlib.Path, algorithm: Any = None) -> Acting:
     return Acting(algo, checkpoint.restore({"state": like}, arrays, "policy")["state"], about)
 
 
+def _zeros(shapes: dict[str, list]):
+    """One observation of zeros: an array, or the nested dictionary whose leaves' paths are "['a']['b']"."""
+    leaf = lambda about: np.zeros(about[0], about[1])
+    if list(shapes) == [""]:
+        return leaf(shapes[""])
+    tree: dict = {}
+    for path, about in shapes.items():
+        *outer, last = re.findall(r"\['(.*?)'\]", path)
+        place = tree
+        for name in outer:
+            place = place.setdefault(name, {})
+        place[last] = leaf(about)
+    return tree
+
+
 class Acting:
     """A loaded policy: call it with observations. Checks their shape; knows nothing of training."""
 
     def __init__(self, algo, state, about: dict):
         self.algo, self.state, self.about = algo, state, about
-        self.shape = tuple(about["observations"][""][0])
+        self.like = _zeros(about["observations"])
 
     def __call__(self, observations, *, seed: int = 0, key: int = 0, greedy: bool = True) -> np.ndarray:
-        observations = np.asarray(observations, self.about["observations"][""][1])
-        single = observations.shape == self.shape
+        wanted = jax.tree.map(lambda x: ("B", *x.shape), self.like)
+        try:
+            observations = jax.tree.map(lambda like, x: np.asarray(x, like.dtype), self.like, observations)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"The policy takes observations {wanted}; got {type(observations).__name__}.") from error
+        pairs = list(zip(jax.tree.leaves(self.like), jax.tree.leaves(observations)))
+        single = all(x.shape == like.shape for like, x in pairs)
         if single:
-            observations = observations[None]
-        if observations.shape[1:] != self.shape:
-            raise DataError(f"The policy takes observations [B, *{self.shape}]; got shape {observations.shape}.")
+            observations = jax.tree.map(lambda x: x[None], observations)
+        elif any(x.shape[1:] != like.shape for like, x in pairs) or len({x.shape[0] for _, x in pairs}) > 1:
+            given = jax.tree.map(np.shape, observations)
+            raise DataError(f"The policy takes observations {wanted}; got {given}.")
         if not 0 <= seed < len(self.about["seeds"]):
             raise SettingsError(f"The run has {len(self.about['seeds'])} seed(s); got seed {seed}, counted from 0.")
         state = jax.tree.map(lambda x: x[seed : seed + 1], self.state)
-        actions = programs.act(self.algo, state, observations[None], jax.random.key(key)[None], 0, greedy)
+        lanes = jax.tree.map(lambda x: x[None], observations)
+        actions = programs.act(self.algo, state, lanes, jax.random.key(key)[None], 0, greedy)
         actions = np.asarray(actions)[0]
         return actions[0] if single else actions
 

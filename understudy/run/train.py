@@ -67,7 +67,7 @@ def train(
       env: environment id; by default the one the data set belongs to. Without one there is no live phase and no
         evaluation.
       action_range: (low, high) that the actions of the file were recorded in, mapped to [-1, 1].
-      offline: updates on the data alone (default 100,000, or 0 without data).
+      offline: updates on the data alone (default 100,000; 0 without data and for algorithms that learn live only).
       online: environment steps of each seed (default 0), `utd` updates after each.
       warmup: environment steps with a frozen policy before that (a random one where nothing was pretrained).
       retrain: updates from scratch on data and replay together, at the end.
@@ -84,7 +84,7 @@ def train(
       reward_scale, reward_bias: the learner sees scale * reward + bias; reported returns are the environment's.
       log: further loggers, "tensorboard" or "wandb".
       checkpoint_every: seconds between checkpoints.
-      data_on: "device", "host" (memory-mapped, any size) or "auto".
+      data_on: "device", "host" (in memory, or memory-mapped from understudy's store) or "auto".
 
     Returns:
       the finished `Run`.
@@ -113,7 +113,8 @@ def train(
         algo = registry.make(algorithm, spec.action_size, settings or {}, preset)
     elif settings:
         algo = registry.adjust(algorithm, settings)
-    offline = pick(offline, "offline", 100_000 if data is not None else 0)
+    live_only = isinstance(algorithm, str) and registry.entries("algorithm")[_canonical(algorithm)].live
+    offline = pick(offline, "offline", 100_000 if data is not None and not live_only else 0)
     phases = plan(
         offline=offline,
         warmup=pick(warmup, "warmup", 0),
@@ -141,6 +142,7 @@ def train(
         checkpoint_every=checkpoint_every,
         reward_scale=scale,
         reward_bias=bias,
+        evaluate_start=phases[0].acts,
     )
     _check_plan(the_plan)
     sinks.check(log)
@@ -167,6 +169,7 @@ def train(
         "data_on": "host" if isinstance(columns, HostBuffer) else "device",
         "phases": [dataclasses.asdict(p) for p in phases],
         "plan": {k: v for k, v in dataclasses.asdict(the_plan).items() if k not in ("phases", "seeds", "env")},
+        "live": {"utd": pick(utd, "utd", 1.0), "offline_share": pick(offline_share, "offline_share", 0.5)},
         "protocol": {"episodes": episodes, "env_seed": eval_seed, "num_envs": the_plan.eval_envs,
                      "every": {p.name: the_plan.every(p) for p in phases}},
         "log": list(log),
@@ -187,6 +190,9 @@ def resume(
     *,
     offline: int | None = None,
     online: int | None = None,
+    env: str | None = None,
+    utd: float | None = None,
+    offline_share: float | None = None,
     algorithm: str | Any | None = None,
     settings: Mapping[str, Any] | None = None,
     dataset: Any = None,
@@ -197,6 +203,8 @@ def resume(
     Args:
       run: the run or its folder.
       offline, online: new totals for these phases; a run that had no online phase gets one. Recorded in the manifest.
+      env: the environment of a run that was trained without one.
+      utd, offline_share: of an online phase that is new; by default what `train` was given.
       algorithm: another algorithm for the phases that are left; networks of the same shape are carried over.
       settings: changed settings, by dotted name; a change of structure starts what it touches afresh.
       dataset: the data set again, where it was given in memory.
@@ -214,8 +222,16 @@ def resume(
         algorithm = run.algorithm
     if dataset is None and isinstance(run, Run):
         dataset = run.dataset
+    if env is not None and manifest["env"] not in (None, env):
+        raise EnvError(f"The run belongs to {manifest['env']}; got {env}. Train anew with --env {env}.")
+    live = {k: v for k, v in dict(utd=utd, offline_share=offline_share).items() if v is not None}
+    if live and any(p["name"] == "online" for p in manifest["phases"]):
+        raise SettingsError(
+            f"The run's online phase already has its {' and '.join(live)}; leave out what only a first one can get."
+        )
     folder.lock()
     try:
+        manifest = manifest | {"env": manifest["env"] or env, "live": manifest.get("live", {}) | live}
         loop, manifest = _reopen(folder, manifest, offline, online, algorithm, settings, dataset, command,
                                  registry, settings_module, load_data)  # fmt: skip
     except BaseException:
@@ -269,12 +285,17 @@ def _reopen(folder, manifest, offline, online, algorithm, settings, dataset, com
         identity = identity | {"overrides": identity["overrides"] | new}
         changed |= {"settings": new}
     phases = [Phase(**p) for p in (found[1] if found else {}).get("phases", manifest["phases"])]
-    extended = _extend(phases, offline, online, data is not None, manifest["env"])
+    extended = _extend(phases, offline, online, data is not None, manifest["env"], manifest["live"])
     options = manifest["plan"] | {"phases": tuple(extended), "seeds": tuple(manifest["seeds"]), "env": manifest["env"]}
     columns = _columns(data, algo, Plan(**options), manifest["data_on"])
     loop = Loop(algo, Plan(**options), folder, columns, _example(columns, spec, algo))
     loop.identity = identity
     loop.prepare(found, same=jax.tree.structure(before) == jax.tree.structure(algo), old_phases=phases)
+    if algo is not before and loop.counters.phase >= len(extended):
+        raise SettingsError(
+            f"{folder.path} has finished, so the change would do nothing; give it more steps as well, such as "
+            f"--online {loop.counters.env_steps + 20_000}."
+        )
     if found and changed:
         loop.save()  # the change is made or not: a kill from here on does not forget it
     c = loop.counters
@@ -289,8 +310,9 @@ def _reopen(folder, manifest, offline, online, algorithm, settings, dataset, com
     return loop, manifest
 
 
-def _extend(phases: list[Phase], offline, online, data: bool, env) -> list[Phase]:
-    """The phases with new totals. A total below the old one is refused."""
+def _extend(phases: list[Phase], offline, online, data: bool, env, live: dict) -> list[Phase]:
+    """The phases with new totals; `live` has the utd and offline_share of an online phase that is new. A total below
+    the old one is refused."""
     phases = list(phases)
     for name, total in (("offline", offline), ("online", online)):
         if total is None:
@@ -299,8 +321,7 @@ def _extend(phases: list[Phase], offline, online, data: bool, env) -> list[Phase
         if not found and name == "online":
             if env is None:
                 raise SettingsError("An online phase needs an environment, and the run has none; train with --env ID.")
-            share = 0.5 if data else 0.0
-            phases.append(Phase("online", env_steps=total, utd=1.0, offline_share=share))
+            phases += plan(online=total, data=data, **live)
             continue
         if not found:
             raise SettingsError(f"The run has no {name} phase to extend.")
@@ -321,6 +342,8 @@ def _go(loop: Loop, folder: RunFolder, manifest: dict, dataset=None) -> Run:
     """Run the loop to its end and write what it leaves: policy, result, report. `dataset`: where given in memory."""
     try:
         loop.sinks = tuple(sinks.open_sink(name, folder.path, manifest) for name in manifest["log"])
+        if loop.counters.phase < len(loop.plan.phases):
+            (folder.path / "result.json").unlink(missing_ok=True)  # of before; the run is under way again
         try:
             loop.run()
         except Stopped as stopped:
@@ -415,7 +438,7 @@ class Run:
           video: also write an mp4 of a few episodes of the first seed.
 
         Returns:
-          what `understudy evaluate --json` prints."""
+          what `understudy evaluate --json` prints; every episode is added to evaluations.jsonl."""
         from understudy.evaluate.rollouts import rollouts
         from understudy.evaluate.statistics import summary
         from understudy.progress import bar
@@ -436,6 +459,16 @@ class Run:
         has = played[0][0].success is not None
         success = np.array([[e.success for e in one] for one in played]) if has else None
         mean, low, high = summary(success if has else returns)
+        scored = played[0][0].score is not None
+        rows = [
+            {"env_seed": e.env_seed, "seed": seeds[i], "episode": e.episode, "return": e.return_, "success": e.success,
+             "length": e.length, "score": e.score, "eval_seed": seed}
+            for i, episodes_of in enumerate(played) for e in episodes_of
+        ]  # fmt: skip
+        try:
+            RunFolder(self.path).append("evaluations.jsonl", rows)
+        except CheckpointError as error:  # someone else's run, perhaps; the result stands
+            say(f"warning: {error}")
         file = None
         if video is not None:
             file = self.record(video, seed=seed)
@@ -445,6 +478,7 @@ class Run:
             "offline_success": saved.get("offline_success"),
             "success_by_seed": success.mean(1).tolist() if has else None,
             "return": float(returns.mean()),
+            "score": float(np.mean([[e.score for e in one] for one in played])) if scored else None,
             "interval": [low, high],
             "episodes": episodes,
             "protocol": {"episodes": episodes, "env_seed": seed, "num_envs": envs, "seeds": len(seeds)},
@@ -456,10 +490,9 @@ class Run:
         }
 
     def finetune(self, env: str | None = None, online: int = 20_000, **changes) -> Run:
-        """Go on live for `online` environment steps of each seed in all; `changes` as for `resume`."""
-        if env is not None and env != self.manifest["env"]:
-            raise EnvError(f"The run belongs to {self.manifest['env']}; got {env}. Train anew with env={env!r}.")
-        return resume(self, online=online, **changes)
+        """Go on live for `online` environment steps of each seed in all; `env` for a run that was trained without one,
+        further `changes` as for `resume`."""
+        return resume(self, online=online, env=env, **changes)
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -509,6 +542,11 @@ def _spec(env: str | None, data) -> Shapes:
     if data is None:
         return found
     leaves = jax.tree.leaves(data.observations)
+    if flat := next((x.shape for x in leaves if x.ndim != 2), None):
+        raise DataError(
+            f"{data.name} has observations {list(flat)}; the networks take vectors [N, size] or dictionaries of "
+            f"vectors. Flatten or encode them first."
+        )
     mine = Shapes(tuple(leaves[0].shape[1:]) if len(leaves) == 1 else (), data.actions.shape[-1])
     if found is not None and len(leaves) == 1 and mine != found:
         raise EnvError(
@@ -603,7 +641,8 @@ def _is_file(given) -> bool:
 
 def _fresh(algorithm: str, data, env) -> pathlib.Path:
     """A new folder under runs/."""
-    stem = "-".join(str(x).replace("/", "-") for x in (algorithm, data.name if data is not None else env))
+    about = (data.name if data is not None else env).rpartition("/")[2]
+    stem = f"{algorithm}-{about}"
     number = 1
     while (path := pathlib.Path("runs") / f"{stem}-{number}").exists():
         number += 1
