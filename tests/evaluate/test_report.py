@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import json
 import re
 import xml.etree.ElementTree
 
@@ -114,9 +115,22 @@ def test_how_to_go_on_names_exact_commands(tmp_path, monkeypatch):
     assert "understudy resume 'runs/my run' --online 40000" in text  # a total: twice as long as now
     assert (
         "understudy train td3_bc ogbench/cube-single-play-singletask-v0 --env cube-single-play-singletask-v0 "
-        "--offline 30000 --online 20000 --seeds 3 --seed 3 --policy.hidden 256 256 256" in text
+        "--offline 30000 --online 20000 --eval-every 5000 --seeds 3 --seed 3 --policy.hidden 256 256 256" in text
     )
     assert "run = understudy.load('runs/my run')" in text
+
+
+def test_train_anew_says_what_differs_from_the_preset_not_from_the_usual(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = fake_runs.offline_to_online(fake_runs.pathlib.Path("runs/live"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest |= {"algorithm": "rlpd", "preset": "adroit-sparse", "overrides": {}, "plan": {},
+                 "phases": [{"name": "online", "env_steps": 20000, "utd": 1, "offline_share": 0.5}]}  # fmt: skip
+    manifest["dataset"]["action_range"] = [-2.0, 2.0]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    text = read(run)[1].replace("\\ ", "")
+    assert "--preset adroit-sparse --offline 0 --online 20000 --utd 1 --action-range -2.0 2.0 --seeds 3" in text
+    assert "--offline-share" not in text  # the preset's own
 
 
 def test_offline_only(tmp_path):
