@@ -129,7 +129,8 @@ def test_train_anew_says_what_differs_from_the_preset_not_from_the_usual(tmp_pat
     manifest["dataset"]["action_range"] = [-2.0, 2.0]
     (run / "manifest.json").write_text(json.dumps(manifest))
     text = read(run)[1].replace("\\ ", "")
-    assert "--preset adroit-sparse --offline 0 --online 20000 --utd 1 --action-range -2.0 2.0 --seeds 3" in text
+    assert "--preset adroit-sparse --offline 0 --warmup 0 --online 20000 --reward-scale 1.0" in text
+    assert "--reward-bias 0.0 --utd 1 --action-range -2.0 2.0 --seeds 3" in text
     assert "--offline-share" not in text  # the preset's own
 
 

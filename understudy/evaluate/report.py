@@ -521,13 +521,13 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
         words = ["understudy", "train", manifest["algorithm"], *([source] if source else [])]
         for flag, value in (("--env", env), ("--preset", manifest.get("preset"))):
             words += [flag, value] if value else []
+        usual = RUN_DEFAULTS | _of_preset(manifest)
         units = {"offline": "updates", "warmup": "env_steps", "online": "env_steps", "retrain": "updates"}
         for name, unit in units.items():
             length = sum(int(p.get(unit) or 0) for p in manifest.get("phases", ()) if p.get("name") == name)
-            words += [f"--{name}", length] if length or (name == "offline" and data) else []
+            words += [f"--{name}", length] if length or name in usual or (name == "offline" and data) else []
         phases, plan = manifest.get("phases", ()), manifest.get("plan") or {}
         live_phase = next((p for p in phases if p.get("name") == "online"), {})
-        usual = RUN_DEFAULTS | _of_preset(manifest)
         chosen = {k: plan.get(k, v) for k, v in RUN_DEFAULTS.items()}
         chosen |= {k: live_phase.get(k, usual[k]) for k in ("utd", "offline_share")}
         words += [w for k, v in chosen.items() if v != usual[k] for w in (f"--{k.replace('_', '-')}", v)]
