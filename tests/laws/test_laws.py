@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from understudy.errors import SettingsError
+from understudy.run import checkpoint
 
 
 def equal(x, y) -> bool:
@@ -117,15 +118,15 @@ def test_fields_are_documented_numbers_or_structure(case):
     walk(case.algorithm)
 
 
-def test_save_load_continue_equals_uninterrupted(case):
+def test_save_load_continue_equals_uninterrupted(case, tmp_path):
     first, _ = case.chunk(case.algorithm, case.state, case.batch, case.key, 0)
     straight, _ = case.chunk(case.algorithm, first, case.batch, case.key, 10)
-    leaves, structure = jax.tree.flatten(first)
-    saved = [np.asarray(x).tobytes() for x in leaves]
-    restored = [jnp.asarray(np.frombuffer(b, x.dtype).reshape(x.shape)) for b, x in zip(saved, leaves)]
-    fresh = jax.tree.structure(case.algorithm.init(jax.random.key(9), case.batch))
-    assert fresh == structure
-    continued, _ = case.chunk(case.algorithm, fresh.unflatten(restored), case.batch, case.key, 10)
+    checkpoint.save(tmp_path, "0", checkpoint.flatten({"state": first}), {})
+    arrays, _ = checkpoint.latest(tmp_path)
+    fresh = case.algorithm.init(jax.random.key(9), case.batch)
+    restored = checkpoint.restore({"state": fresh}, arrays)["state"]
+    assert equal(restored, first) and not equal(fresh, first)
+    continued, _ = case.chunk(case.algorithm, restored, case.batch, case.key, 10)
     assert equal(continued, straight)
 
 

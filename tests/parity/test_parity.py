@@ -238,6 +238,28 @@ def test_rebrac(replay):
     layers_close(grads["params"], record["actor_grad"])
 
 
+def test_td3_bc(replay):
+    record, policy = RECORD["td3_bc"], Deterministic(action_size=A, hidden=HIDDEN)
+    critic = TD(hidden=HIDDEN, discount=0.9, target_noise=0.2, tau=0.25, learning_rate=3e-3)
+    state, actor = with_weights(critic.init(KEY, BATCH), False), mlp(NETS["actor_target"], False)
+    replay(DRAWS["normal"][0], DRAWS["normal"][0])
+    targets = critic.target(state, BATCH, actor_of(policy, actor), KEY)
+    value, _, grads = gradient(critic.q_loss, state.q.params, targets, BATCH)
+    close(value, record["critic_loss"])
+    ensemble_close(grads, record["critic_grad"])
+    after, _ = critic.update(state, BATCH, actor_of(policy, actor), KEY)
+    ensemble_close(after.q.params, record["after"]["q"])
+    ensemble_close(critic.follow(after, 0).target, record["after"]["q_target"])
+    # The reference climbs its first network; two copies of that have it as their minimum.
+    first = jax.tree.map(lambda x: jnp.stack([x[0], x[0]]), state.q.params)
+    state = dataclasses.replace(state, q=dataclasses.replace(state.q, params=first))
+    value, metrics, grads = gradient(
+        DDPGBC(alpha=1 / (2.5 * A)).loss, mlp(NETS["actor"], False), (), policy, critic, state, BATCH, KEY
+    )
+    close(metrics["imitation"] / A, record["imitation"])
+    layers_close(jax.tree.map(lambda x: 2.5 * x, grads["params"]), record["actor_grad"])
+
+
 def numpy_mlp(layers: list, x):
     """A plain ReLU network in float64."""
     for layer in layers[:-1]:
