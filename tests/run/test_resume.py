@@ -40,7 +40,8 @@ def progress(out: pathlib.Path) -> int:
     return sum(int(x) for x in names[-1].split("-")[-2:]) if names else 0
 
 
-TOTAL = 400 + 120 + 2 * 400 + 300  # offline, warm-up, online with an update a step, retrain
+LENGTHS = (400, 120, 2 * 400, 300)  # offline, warm-up, online with an update a step, retrain
+TOTAL = sum(LENGTHS)
 
 
 @pytest.fixture(scope="session")
@@ -64,23 +65,21 @@ def test_killed_ten_times_at_random_moments_and_resumed_ends_bitwise_equal(start
     whole = uninterrupted(seeds)
     assert progress(whole) == TOTAL
     out, rng = tmp_path / "run", np.random.default_rng(seeds)
-    moments = np.sort(rng.uniform(0, 1, 10)) * TOTAL
-    kills, phases = 0, set()
+    starts = np.cumsum((0, *LENGTHS[:-1]))
+    each = zip(starts, LENGTHS, (3, 2, 3, 2))
+    moments = np.concatenate([s + np.sort(rng.uniform(0, 0.7 * n, k)) for s, n, k in each])
+    phases = []
     for moment in moments:
         process = start(out, seeds)
         deadline = time.monotonic() + 120
         while process.poll() is None and progress(out) < moment and time.monotonic() < deadline:
             time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.3))  # not only just after a checkpoint
-        if process.poll() is not None:
-            break
+        time.sleep(rng.uniform(0, 0.05))  # not only just after a checkpoint
+        assert process.poll() is None, "the run ended before it could be killed"
         process.send_signal(signal.SIGKILL)
         process.wait()
-        kills += 1
-        if checkpoint.names(out):
-            phases.add(checkpoint.latest(out)[1]["counters"]["phase"])
-    assert kills >= 8, f"only {kills} kills before the run ended"
-    assert len(phases) >= 3, f"kills fell into phases {phases} only"
+        phases.append(checkpoint.latest(out)[1]["counters"]["phase"] if checkpoint.names(out) else 0)
+    assert len(phases) == 10 and set(phases) >= {0, 2, 3}, f"kills fell into phases {phases}"
     code, err = wait(start(out, seeds))
     assert code == 0, err
     assert_same_end(whole, out)
