@@ -141,7 +141,10 @@ class ActorCritic:
     )  # fmt: skip
     target_policy: bool = static(False, "back up with a Polyak average of the policy (TD3)")
     target_policy_tau: float = leaf(0.005, "rate of that average", symbol="tau", low=0.0, high=1.0)
-    policy_delay: int = static(1, "critic updates per policy update (TD3: 2)", symbol="d", low=1)
+    policy_delay: int = static(
+        1, "critic updates per policy update (TD3: 2); 0: one policy update per live step, whatever the utd",
+        symbol="d", low=0,
+    )  # fmt: skip
 
     @property
     def requires(self) -> frozenset[str]:
@@ -200,7 +203,7 @@ class ActorCritic:
             return actor, target, self.extraction.adapt(aux, metrics), metrics
 
         held = (state.actor, state.target, state.aux, state.seen)
-        if self.policy_delay == 1:
+        if self.policy_delay <= 1:
             held = improve(*held)
         else:
             turn = (state.step + 1) % self.policy_delay == 0

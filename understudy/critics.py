@@ -25,7 +25,7 @@ class QState:
 
 @pytree
 class QCritic(Critic):
-    """Abstract: E Q networks, their targets, and the backup r + gamma m Q(s', a'). A final class adds `update`."""
+    """Abstract: E Q networks and their targets. A final class adds `update` and `q`."""
 
     discount: float = leaf(0.99, "weight of the next step's value", symbol="gamma", low=0.0, high=1.0)
     tau: float = leaf(0.005, "rate of the target networks' Polyak average", symbol="tau", low=0.0, high=1.0)
@@ -35,8 +35,6 @@ class QCritic(Critic):
     layer_norm: str = static("none", "layer norm, before or after the activation", choices=LAYER_NORM)
     ensemble: int = static(2, "number of Q networks", symbol="E", low=1)
     backup: str = static("min", "how the target networks are reduced in backups", choices=("min", "mean"))
-    aggregate: str = static("min", "how the Q networks are reduced for the policy", choices=("min", "mean"))
-    subset: int = static(0, "random subset of target networks in each backup (REDQ); 0: all", symbol="M", low=0)
     target_period: int = static(1, "updates between steps of the target networks", low=1)
 
     @property
@@ -55,22 +53,6 @@ class QCritic(Critic):
         """Every network's value: [E, B]."""
         return self.networks.apply(params, observations, actions)
 
-    def q(self, state: QState, observations, actions) -> jax.Array:
-        """The value the policy climbs: [B]."""
-        return aggregate(self.qs(state.q.params, observations, actions), self.aggregate)
-
-    def next_q(self, state: QState, observations, actions, key) -> jax.Array:
-        """The target networks' value in a backup: [B], reduced over all of them or over a random subset."""
-        networks, params = self.networks, state.target
-        if self.subset > self.ensemble:
-            raise SettingsError(
-                f"critic.subset is {self.subset}; give at most the number of networks, critic.ensemble {self.ensemble}."
-            )
-        if self.subset:  # pick the networks first, so that only these are evaluated
-            chosen = jax.random.choice(key, self.ensemble, (self.subset,), replace=False)
-            networks, params = self.networks.copy(size=self.subset), jax.tree.map(lambda x: x[chosen], params)
-        return aggregate(networks.apply(params, observations, actions), self.backup)
-
     def q_loss(self, params, targets, batch: Batch):
         """E (y - Q_i(s, a))^2, summed over the ensemble; targets [B]."""
         q = self.qs(params, batch["observations"], batch["actions"])
@@ -87,6 +69,31 @@ class QCritic(Critic):
         return dataclasses.replace(state, target=polyak(state.target, state.q.params, tau))
 
 
+@pytree
+class BootstrapCritic(QCritic):
+    """Abstract: the backup r + gamma m Q(s', a') from an action of the policy, which climbs Q. A final class adds
+    `update`."""
+
+    aggregate: str = static("min", "how the Q networks are reduced for the policy", choices=("min", "mean"))
+    subset: int = static(0, "random subset of target networks in each backup (REDQ); 0: all", symbol="M", low=0)
+
+    def q(self, state: QState, observations, actions) -> jax.Array:
+        """The value the policy climbs: [B]."""
+        return aggregate(self.qs(state.q.params, observations, actions), self.aggregate)
+
+    def next_q(self, state: QState, observations, actions, key) -> jax.Array:
+        """The target networks' value in a backup: [B], reduced over all of them or over a random subset."""
+        networks, params = self.networks, state.target
+        if self.subset > self.ensemble:
+            raise SettingsError(
+                f"critic.subset is {self.subset}; give at most the number of networks, critic.ensemble {self.ensemble}."
+            )
+        if self.subset:  # pick the networks first, so that only these are evaluated
+            chosen = jax.random.choice(key, self.ensemble, (self.subset,), replace=False)
+            networks, params = self.networks.copy(size=self.subset), jax.tree.map(lambda x: x[chosen], params)
+        return aggregate(networks.apply(params, observations, actions), self.backup)
+
+
 def smooth(actions, noise, clip, key) -> jax.Array:
     """clip(a + clip(eps, -c, c), -1, 1), eps ~ N(0, sigma): the smoothed action of TD3's backup."""
     eps = noise * jax.random.normal(key, actions.shape)
@@ -94,7 +101,7 @@ def smooth(actions, noise, clip, key) -> jax.Array:
 
 
 @pytree
-class TD(QCritic):
+class TD(BootstrapCritic):
     """y = r + gamma m reduce_i Qbar_i(s', a'), a' as the extraction chooses,
     smoothed by clipped noise where `target_noise` > 0 (TD3, Fujimoto et al. 2018, arXiv:1802.09477)."""
 

@@ -175,6 +175,41 @@ def adjust(algorithm: Algorithm, settings: Mapping[str, Any], action_size: int |
     return fields.apply(algorithm, settings)
 
 
+KEPT = ("hidden", "activation", "layer_norm")  # what another policy class keeps of the one before
+
+
+def overrides(
+    algorithm: Algorithm,
+    settings: Mapping[str, Any],
+    action_size: int | None = None,
+    before: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Settings as a manifest records them: {full name: JSON value}, from which `adjust` makes the same algorithm again.
+
+    Args:
+      algorithm: without any settings. action_size: as for `adjust`.
+      settings: as for `make`.
+      before: overrides that these come on top of; another policy class drops those of the old one, sizes apart.
+
+    Raises:
+      SettingsError: as `make`.
+    """
+    from understudy import settings as fields
+
+    settings, out = dict(settings), dict(before or {})
+    if "policy" in settings:
+        adjust(algorithm, {"policy": settings["policy"]}, action_size)  # raises what is wrong with it
+        name = match("policy", settings.pop("policy"), entries("policy"))
+        if name != out.get("policy"):
+            out = {k: v for k, v in out.items() if not k.startswith("policy.") or k.removeprefix("policy.") in KEPT}
+        out["policy"] = name
+    chosen = {k: v for k, v in out.items() if k == "policy"}
+    target = adjust(algorithm, chosen, action_size)
+    known = {s.name for s in fields.fields(target)} | {"policy"}
+    given = fields.resolve(target, settings)
+    return {k: v for k, v in out.items() if k in known} | {k: fields.as_json(v) for k, v in given.items()}
+
+
 def _with_policy(algorithm: Algorithm, policy: Any, action_size: int | None) -> Algorithm:
     """The algorithm with another policy class, keeping the shape of the networks."""
     old = getattr(algorithm, "policy", None)
@@ -185,7 +220,7 @@ def _with_policy(algorithm: Algorithm, policy: Any, action_size: int | None) -> 
     cls = load("policy", policy)
     if cls is type(old):
         return algorithm
-    keep = {"hidden", "activation", "layer_norm"} & {f.name for f in dataclasses.fields(cls)}
+    keep = set(KEPT) & {f.name for f in dataclasses.fields(cls)}
     kept = {k: getattr(old, k) for k in sorted(keep) if hasattr(old, k)}
     size = old.action_size if action_size is None else action_size
     return dataclasses.replace(algorithm, policy=cls(action_size=size, **kept))

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from understudy.algorithm import ActorCritic
 from understudy.algorithms.sac import MaxEnt, soft_next_value
 from understudy.core import TRANSITION, Batch, Metrics, Net, descend, leaf, net, pytree, static
-from understudy.critics import QCritic, QState
+from understudy.critics import BootstrapCritic, QState
 from understudy.losses import conservative_gap, td_loss
 from understudy.policies.tanh_gaussian import TanhGaussian
 
@@ -42,7 +42,7 @@ def spread(observations, n: int):
 
 
 @pytree
-class CQLCritic(QCritic):
+class CQLCritic(BootstrapCritic):
     """TD learning that pushes values of sampled actions below those of recorded ones."""
 
     needs = ("sample_and_log_prob",)

@@ -17,13 +17,13 @@ import jax
 
 from understudy.algorithm import ActorCritic
 from understudy.core import TRANSITION, Batch, Metrics, leaf, pytree
-from understudy.critics import QCritic, QState, smooth
+from understudy.critics import BootstrapCritic, QState, smooth
 from understudy.extractions import DDPGBC
 from understudy.policies.deterministic import Deterministic
 
 
 @pytree
-class ReBRACCritic(QCritic):
+class ReBRACCritic(BootstrapCritic):
     """TD learning that pays for leaving the recorded action at the next state."""
 
     requires = TRANSITION | {"next_actions", "next_valids"}

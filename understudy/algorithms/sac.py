@@ -17,11 +17,11 @@ import jax.numpy as jnp
 
 from understudy.algorithm import ActorCritic, Extraction
 from understudy.core import Batch, Metrics, Net, adam, descend, leaf, net, pytree, static
-from understudy.critics import QCritic, QState
+from understudy.critics import BootstrapCritic, QState
 from understudy.policies.tanh_gaussian import TanhGaussian
 
 
-def soft_next_value(critic: QCritic, state: QState, batch: Batch, actor, key, entropy: bool) -> jax.Array:
+def soft_next_value(critic: BootstrapCritic, state: QState, batch: Batch, actor, key, entropy: bool) -> jax.Array:
     """min_j Qbar_j(s', a') - alpha log pi(a'|s') with one a' ~ pi(.|s'): [B]; without the last term if not `entropy`,
     and then the action is the extraction's choice."""
     key_action, key_subset = jax.random.split(key)
@@ -33,7 +33,7 @@ def soft_next_value(critic: QCritic, state: QState, batch: Batch, actor, key, en
 
 
 @pytree
-class SoftTD(QCritic):
+class SoftTD(BootstrapCritic):
     """TD learning of the soft value: the policy's entropy counts as reward."""
 
     entropy: bool = static(True, "count the policy's entropy in backups (a soft value)")

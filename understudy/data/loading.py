@@ -117,6 +117,8 @@ def _read(path, env, rewards, action_range, report: Report, name: str) -> tuple[
     if rewards is not None and rewards not in REWARDS:
         raise DataError(f"rewards is {rewards!r}; give one of {', '.join(REWARDS)}, or nothing.")
     if path.is_dir():
+        if action_range is not None:
+            raise DataError(f"{path} is a store, whose actions are already scaled; leave out the action range.")
         dataset = store.open(path)
         return relabel.stored(dataset, env, rewards), "store"
     with formats.opened(path) as columns:

@@ -21,7 +21,7 @@ WIDE = {"policy.hidden": (512, 512, 512, 512), "policy.activation": "gelu",
 RLPD_RUN = {"offline": 0, "utd": 20, "offline_share": 0.5, "warmup": 5000}  # RLPD: --utd_ratio=20 --start_training 5000
 # RLPD: --config.hidden_dims="(256, 256, 256)" --config.backup_entropy=False
 RLPD_DEEP = {"policy.hidden": (256, 256, 256), "critic.hidden": (256, 256, 256), "critic.entropy": False,
-             "policy_delay": 20}  # fmt: skip
+             "policy_delay": 0}  # fmt: skip
 
 D4RL = Preset(
     "d4rl",
@@ -45,7 +45,7 @@ D4RL = Preset(
         "cal_ql": {"learning_rate": 1e-4, "critic.weight": 5.0, "critic.samples": 10,  # CalQL
                    "critic.max_target_backup": True, "critic.entropy": False},
         "rlpd": {"critic.ensemble": 10, "critic.subset": 2, "critic.layer_norm": "before",
-                 "critic.aggregate": "mean", "policy_delay": 20},  # RLPD: num_qs 10, num_min_qs 2, critic_layer_norm
+                 "critic.aggregate": "mean", "policy_delay": 0},  # RLPD: num_qs 10, num_min_qs 2, critic_layer_norm
         "fql": {"policy.activation": "gelu"},
         "ifql": {"policy.activation": "gelu"},
     },
@@ -72,7 +72,7 @@ def _locomotion(robot: str, level: str, pair: tuple[float, float]) -> Preset:
             "rebrac": {"extraction.alpha": pair[0], "critic.penalty": pair[1], "learning_rate": 1e-3,
                        "critic.learning_rate": 1e-3},
             "iql": {"critic.expectile": 0.7, "extraction.beta": 3.0},
-            "rlpd": {"policy_delay": 20},
+            "rlpd": {"policy_delay": 0},
         },
         {"rebrac": {"batch_size": 1024}, "rlpd": RLPD_RUN},
         base="d4rl",

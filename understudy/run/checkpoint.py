@@ -43,20 +43,27 @@ def restore(like, arrays: dict[str, np.ndarray], what: str = "checkpoint"):
     return jax.tree_util.tree_map_with_path(one, like)
 
 
+# Where a target network starts when there is none to carry over: as a copy of what it follows.
+FOLLOWS = (("['state'].target", "['state'].actor.params"), ("['state'].critic.target", "['state'].critic.q.params"))
+
+
 def carry_over(like, arrays: dict[str, np.ndarray]) -> tuple:
-    """Put those arrays into `like` that it has under the same name and shape, optimiser states apart: the networks that
-    another algorithm shares. Returns the tree and how many arrays were carried over."""
-    kept = 0
-
-    def one(path, leaf):
-        nonlocal kept
-        name = jax.tree_util.keystr(path)
-        if ".opt" in name or name not in arrays or arrays[name].shape != np.shape(leaf):
-            return leaf
-        kept += 1
-        return jnp.asarray(arrays[name], jnp.asarray(leaf).dtype)
-
-    return jax.tree_util.tree_map_with_path(one, like), kept
+    """Put those networks into `like` that it has under the same names and shapes, all arrays of a network or none, and
+    no optimiser states: what another algorithm shares. Returns the tree and how many arrays were carried over."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    mine = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+    network = lambda name: name[: name.rfind("['params']")] if "['params']" in name else name
+    fits = lambda name: name in arrays and name in mine and arrays[name].shape == np.shape(mine[name])
+    broken = {network(n) for n in {*mine, *arrays} if not fits(n)}
+    kept = {n: arrays[n] for n in mine if fits(n) and network(n) not in broken and ".opt" not in n}
+    carried = len(kept)
+    for target, followed in FOLLOWS:
+        for name in mine:
+            source = followed + name.removeprefix(target)
+            if name.startswith(target) and name not in kept and source in mine:
+                kept[name] = np.array(kept.get(source, mine[source]))
+    new = [jnp.asarray(kept[n], jnp.asarray(x).dtype) if n in kept else x for n, x in mine.items()]
+    return structure.unflatten(new), carried
 
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> str:
@@ -157,8 +164,10 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
     return read_arrays(path / "arrays.safetensors", meta["arrays_sha256"]), meta
 
 
-def latest(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict] | None:
-    """The newest whole checkpoint; a damaged one is passed over with a warning. None where there is none."""
+def latest(folder: pathlib.Path, *, mend: bool = False) -> tuple[dict[str, np.ndarray], dict] | None:
+    """The newest whole checkpoint; a damaged one is passed over with a warning. None where there is none.
+
+    `mend`: put damaged ones aside as damaged-NAME, so that they are not counted among the last two."""
     damaged = None
     for name in reversed(names(folder)):
         try:
@@ -168,6 +177,9 @@ def latest(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict] | None:
         except CheckpointError as error:
             damaged = error
             say(f"warning: {error} Going back to the checkpoint before it.")
+            if mend:
+                home = pathlib.Path(folder) / "checkpoints"
+                os.rename(home / name, home / f"damaged-{name}")
             continue
         return found
     if damaged is not None:

@@ -16,7 +16,8 @@ class Collector:
       env_id: environment.
       seeds: training seeds [K]; lane e of seed s plays episodes derived from (s, e), whatever the other seeds are.
       lanes: parallel environments of each seed, L.
-      mc: discount and lowest reward, where the algorithm needs Monte-Carlo returns of live episodes, else None.
+      mc: discount and lowest reward (None where no data tell it: returns of episodes that were cut off stay unknown),
+        where the algorithm needs Monte-Carlo returns of live episodes, else None.
       scale, bias: the reward stored is scale * reward + bias, as in the data set; episode returns are the
         environment's own.
     """
@@ -61,7 +62,8 @@ class Collector:
                 self._rewards[i].append(float(reward))
                 self._masks[i].append(float(mask))
                 if slot["ends"][i]:
-                    returns.append((*divmod(i, self.shape[1]), self._episode_returns(i)))
+                    if mask == 0 or self.mc[1] is not None:  # else nothing bounds what would have come
+                        returns.append((*divmod(i, self.shape[1]), self._episode_returns(i)))
                     self._rewards[i], self._masks[i] = [], []
         return {k: self._split(v) for k, v in slot.items()}, ended, returns
 

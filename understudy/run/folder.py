@@ -136,9 +136,10 @@ class RunFolder:
         self._lock.flush()
 
     def unlock(self) -> None:
-        for file in self._files.values():
-            file.close()
-        self._files = {}
+        files, self._files = self._files, {}
+        for file in files.values():
+            with contextlib.suppress(OSError):  # what could not be written was said when it was
+                file.close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -20,7 +20,7 @@ from understudy.run.folder import FORMAT, disk_error, write_json
 COPIED = ("format", "understudy", "algorithm", "object", "preset", "overrides", "settings", "env")
 
 
-def export_policy(path: pathlib.Path, algo, state, manifest: dict, like: dict) -> None:
+def export_policy(path: pathlib.Path, algo, state, manifest: dict, like: dict, counters) -> None:
     """Write policy.safetensors (parameters of every seed, no optimiser state) and policy.json."""
     file, temporary = path / "policy.safetensors", path / f".policy.safetensors.{os.getpid()}"
     try:
@@ -34,6 +34,7 @@ def export_policy(path: pathlib.Path, algo, state, manifest: dict, like: dict) -
     write_json(
         path / "policy.json",
         {k: manifest[k] for k in COPIED}
+        | {"updates": counters.updates, "env_steps": counters.env_steps}
         | {"seeds": manifest["seeds"], "action_size": int(like["actions"].shape[-1]), "observations": shapes,
            "actions": "in [-1, 1], mapped affinely to the environment's own range", "sha256": digest},
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import pathlib
 import platform
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from understudy.run.loop import Loop, Plan, Stopped, discount_of
 from understudy.run.phases import Phase, plan
 from understudy.run.policy import export_policy, load_policy
 
+FRACTIONS = ("utd", "offline_share", "reward_scale", "reward_bias", "checkpoint_every")
 IDENTITY = ("algorithm", "object", "overrides", "preset")  # of the manifest: what made the algorithm
 DEVICE_BYTES = 4 << 30  # a data set larger than this stays on the host
 
@@ -97,7 +99,7 @@ def train(
     from understudy.data import load as load_data
 
     run_settings = presets.get(preset).run_for(_canonical(algorithm) or "") if preset else {}
-    pick = lambda given, name, default: given if given is not None else run_settings.get(name, default)
+    pick = lambda given, name, default: _number(name, given, run_settings.get(name, default))
     scale, bias = pick(reward_scale, "reward_scale", 1.0), pick(reward_bias, "reward_bias", 0.0)
     if out is not None:
         RunFolder(out).refuse()  # before minutes of loading and compiling
@@ -108,11 +110,11 @@ def train(
         raise SettingsError("action_range belongs to a data set given by name or path; a Dataset already has its own.")
     env = env or (data.env if data is not None else None)
     spec = _spec(env, data)
-    algo = algorithm
-    if isinstance(algorithm, str):
-        algo = registry.make(algorithm, spec.action_size, settings or {}, preset)
-    elif settings:
-        algo = registry.adjust(algorithm, settings)
+    if preset is not None and not isinstance(algorithm, str):
+        raise SettingsError("A preset goes with an algorithm's name; build the object with make(..., preset=...).")
+    base = registry.make(algorithm, spec.action_size, {}, preset) if isinstance(algorithm, str) else algorithm
+    overrides = registry.overrides(base, settings, spec.action_size) if settings else {}
+    algo = registry.adjust(base, overrides, spec.action_size) if settings else base
     live_only = isinstance(algorithm, str) and registry.entries("algorithm")[_canonical(algorithm)].live
     offline = pick(offline, "offline", 100_000 if data is not None and not live_only else 0)
     phases = plan(
@@ -133,13 +135,13 @@ def train(
         env=env,
         batch_size=pick(batch_size, "batch_size", 256),
         n_step=pick(n_step, "n_step", 1),
-        num_envs=num_envs,
-        replay_capacity=1_000_000 if replay_capacity is None else replay_capacity,
-        eval_every=eval_every,
-        episodes=episodes,
-        eval_seed=eval_seed,
+        num_envs=_number("num_envs", num_envs, 1),
+        replay_capacity=_number("replay_capacity", replay_capacity, 1_000_000),
+        eval_every=eval_every if eval_every is None else _number("eval_every", eval_every, 0),
+        episodes=_number("episodes", episodes, 50),
+        eval_seed=_number("eval_seed", eval_seed, 0),
         evaluate=evaluate,
-        checkpoint_every=checkpoint_every,
+        checkpoint_every=_number("checkpoint_every", checkpoint_every, 60.0),
         reward_scale=scale,
         reward_bias=bias,
         evaluate_start=phases[0].acts,
@@ -151,9 +153,6 @@ def train(
     folder = RunFolder(out or _fresh(name, data, env))
     loop = Loop(algo, the_plan, folder, columns, _example(columns, spec, algo))
     loop.prepare()  # refuses what cannot work before anything is written
-    folder.create()
-    if preset is None and env is not None and (found := presets.published(_canonical(algorithm) or "", env)):
-        say(f"There are published settings for this environment: --preset {found}")
     manifest = {
         "format": FORMAT,
         "understudy": versions()["understudy"],
@@ -161,7 +160,7 @@ def train(
         "algorithm": _canonical(algorithm),
         "object": None if isinstance(algorithm, str) else name,
         "preset": preset,
-        "overrides": {k: _plain(v) for k, v in (settings or {}).items()},
+        "overrides": overrides,
         "settings": settings_module.as_dict(loop.algo),
         "env": env,
         "seeds": list(seeds),
@@ -170,7 +169,7 @@ def train(
         "phases": [dataclasses.asdict(p) for p in phases],
         "plan": {k: v for k, v in dataclasses.asdict(the_plan).items() if k not in ("phases", "seeds", "env")},
         "live": {"utd": pick(utd, "utd", 1.0), "offline_share": pick(offline_share, "offline_share", 0.5)},
-        "protocol": {"episodes": episodes, "env_seed": eval_seed, "num_envs": the_plan.eval_envs,
+        "protocol": {"episodes": the_plan.episodes, "env_seed": the_plan.eval_seed, "num_envs": the_plan.eval_envs,
                      "every": {p.name: the_plan.every(p) for p in phases}},
         "log": list(log),
         "versions": versions(),
@@ -178,10 +177,17 @@ def train(
         "created": _now(),
         "resumes": [],
     }  # fmt: skip
-    folder.write_manifest(manifest)
+    loop.identity = {k: manifest[k] for k in IDENTITY}
+    folder.create()
+    try:
+        folder.write_manifest(manifest)
+    except BaseException:
+        folder.unlock()
+        raise
+    if preset is None and env is not None and (found := presets.published(_canonical(algorithm) or "", env)):
+        say(f"There are published settings for this environment: --preset {found}")
     if data is not None and data is not dataset:
         _introduce(data)
-    loop.identity = {k: manifest[k] for k in IDENTITY}
     return _go(loop, folder, manifest, data if data is dataset else None)
 
 
@@ -255,35 +261,39 @@ def _reopen(folder, manifest, offline, online, algorithm, settings, dataset, com
             f"The data set {record['given'] or record['name']} is not the one that {folder.path} was trained on "
             f"(SHA-256 {data.sha256[:12]}, expected {record['sha256'][:12]}); put the original back."
         )
-    found = checkpoint.latest(folder.path)
+    found = checkpoint.latest(folder.path, mend=True)
     # A checkpoint says itself which algorithm it holds, so that a kill between it and the manifest loses nothing.
     identity = found[1]["identity"] if found else {k: manifest[k] for k in IDENTITY}
     spec = _spec(manifest["env"], data)
     given = None if isinstance(algorithm, str) else algorithm
-    before = None
+    size = spec.action_size
+    base = before = None
     if identity["algorithm"] is not None:
-        before = registry.make(identity["algorithm"], spec.action_size, identity["overrides"], identity["preset"])
+        base = registry.make(identity["algorithm"], size, {}, identity["preset"])
     elif given is not None:
-        before, given = registry.adjust(given, identity["overrides"]), None
+        base, given = given, None
     elif algorithm is None:
         raise CheckpointError(
             f"{folder.path} was trained with an algorithm object ({manifest['object']}); resume it from Python with "
             f"understudy.resume(run, algorithm=THE_OBJECT)."
         )
+    old = identity["overrides"]
+    if base is not None:
+        old = registry.overrides(base, old, size)
+        before = registry.adjust(base, old, size)
     algo, changed = before, {k: v for k, v in dict(offline=offline, online=online).items() if v is not None}
-    new = {k: _plain(v) for k, v in (settings or {}).items()}
-    if isinstance(algorithm, str):
-        algo = registry.make(algorithm, spec.action_size, new, None)
-        identity = {"algorithm": _canonical(algorithm), "object": None, "overrides": new, "preset": None}
-        changed |= {"algorithm": identity["algorithm"], "settings": new}
-    elif given is not None:
-        algo = registry.adjust(given, new)
-        identity = {"algorithm": None, "object": type(given).__name__, "overrides": new, "preset": None}
-        changed |= {"algorithm": identity["object"], "settings": new}
-    elif new:
-        algo = registry.adjust(before, new)
-        identity = identity | {"overrides": identity["overrides"] | new}
-        changed |= {"settings": new}
+    if isinstance(algorithm, str) or given is not None:
+        base = registry.make(algorithm, size, {}, None) if isinstance(algorithm, str) else given
+        new = registry.overrides(base, settings or {}, size)
+        identity = {"algorithm": _canonical(algorithm), "object": None if given is None else type(given).__name__,
+                    "overrides": new, "preset": None}  # fmt: skip
+        changed |= {"algorithm": identity["algorithm"] or identity["object"], "settings": new}
+        algo = registry.adjust(base, new, size)
+    elif settings:
+        merged = registry.overrides(base, settings, size, before=old)
+        identity = identity | {"overrides": merged}
+        changed |= {"settings": {k: v for k, v in merged.items() if old.get(k) != v}}
+        algo = registry.adjust(base, merged, size)
     phases = [Phase(**p) for p in (found[1] if found else {}).get("phases", manifest["phases"])]
     extended = _extend(phases, offline, online, data is not None, manifest["env"], manifest["live"])
     options = manifest["plan"] | {"phases": tuple(extended), "seeds": tuple(manifest["seeds"]), "env": manifest["env"]}
@@ -350,11 +360,12 @@ def _go(loop: Loop, folder: RunFolder, manifest: dict, dataset=None) -> Run:
             c = loop.counters
             say(f"Stopped at {c.updates:,} updates and {c.env_steps:,} steps, saved. Go on with: understudy resume "
                 f"{folder.path}")  # fmt: skip
+            export_policy(folder.path, loop.algo, loop.state, manifest, loop.example, c)
             Run(folder.path).report()
             if stopped.signum == 2:
                 raise KeyboardInterrupt from None
             raise SystemExit(128 + stopped.signum) from None
-        export_policy(folder.path, loop.algo, loop.state, manifest, loop.example)
+        export_policy(folder.path, loop.algo, loop.state, manifest, loop.example, loop.counters)
         run = Run(folder.path, loop.algo if manifest["algorithm"] is None else None, dataset)
         write_json(folder.path / "result.json", run.summarise(loop.counters))
         run.report()
@@ -449,6 +460,9 @@ class Run:
         if episodes < 1:
             raise SettingsError(f"episodes is {episodes}; give at least 1.")
         policy, seeds = load_policy(self.path, self.algorithm), self.manifest["seeds"]
+        at = policy.about
+        if not (self.path / "result.json").exists():
+            say(f"The run is unfinished; its policy at {at['updates']:,} updates, {at['env_steps']:,} steps acts.")
         seed = self.manifest["protocol"]["env_seed"] + 1 if seed is None else seed
         act = lambda observations, step: policy.act_all(observations, step)
         envs = min(self.manifest["protocol"]["num_envs"], episodes)
@@ -482,8 +496,8 @@ class Run:
             "interval": [low, high],
             "episodes": episodes,
             "protocol": {"episodes": episodes, "env_seed": seed, "num_envs": envs, "seeds": len(seeds)},
-            "updates": saved.get("updates", 0),
-            "env_steps": saved.get("env_steps", 0),
+            "updates": at["updates"],
+            "env_steps": at["env_steps"],
             "seconds": saved.get("seconds"),
             "video": str(file) if file else None,
             "run": str(self.path),
@@ -548,7 +562,12 @@ def _spec(env: str | None, data) -> Shapes:
             f"vectors. Flatten or encode them first."
         )
     mine = Shapes(tuple(leaves[0].shape[1:]) if len(leaves) == 1 else (), data.actions.shape[-1])
-    if found is not None and len(leaves) == 1 and mine != found:
+    if found is not None and isinstance(data.observations, dict):
+        raise EnvError(
+            f"{data.name} has dictionaries of observations and {env} gives arrays {found.observation_shape}; join them "
+            f"into one array in the environment's order, or leave out --env."
+        )
+    if found is not None and mine != found:
         raise EnvError(
             f"{data.name} has observations {mine.observation_shape} and {mine.action_size} actions, {env} gives "
             f"observations {found.observation_shape} and takes {found.action_size}; name the environment that the data "
@@ -595,6 +614,20 @@ def _example(columns, spec: Shapes, algo) -> dict:
     if "rewards" not in one:
         one["rewards"] = np.zeros(1, np.float32)
     return one
+
+
+def _number(name: str, given, default: float):
+    """`given` as a Python number of the default's kind, the default where it is None. Raises SettingsError."""
+    if given is None:
+        return default
+    kind = float if name in FRACTIONS else int
+    try:
+        number = float(given)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(given, str) or not math.isfinite(number) or kind(number) != number:
+        raise SettingsError(f"{name} is {given!r}; give a {'number' if kind is float else 'whole number'}.")
+    return kind(number)
 
 
 def _check_plan(p: Plan) -> None:
@@ -669,10 +702,6 @@ def _canonical(algorithm) -> str | None:
     if not isinstance(algorithm, str):
         return None
     return registry.match("algorithm", algorithm, registry.entries("algorithm"))
-
-
-def _plain(value):
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _now() -> str:
