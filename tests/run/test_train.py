@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from understudy.data import from_arrays
 from understudy.errors import CheckpointError, DataError, DivergenceError, EnvError, SettingsError
 from understudy.run import checkpoint
 from understudy.run.collect import Collector
+from understudy.run.phases import Phase, settle
 from understudy.run.policy import load_policy
 
 SMALL = {"critic.hidden": (16, 16), "policy.hidden": (16, 16)}
@@ -175,6 +177,90 @@ def test_policies_of_dictionaries_of_observations_act(tmp_path):
     for wrong in (np.zeros(5), {"arm": np.zeros(3)}, {"arm": {"pose": np.zeros((4, 3))}, "cube": np.zeros((5, 2))}):
         with pytest.raises(DataError, match="The policy takes observations"):
             run.policy(wrong)
+
+
+def test_settings_of_a_resume_come_on_top_under_their_full_names(pendulum, tmp_path):
+    given = SMALL | {"expectile": np.float32(0.75), "deviation": "state"}
+    run = small(pendulum, tmp_path / "run", "iql", settings=given)
+    assert run.manifest["overrides"]["critic.expectile"] == 0.75
+    longer = run.finetune(online=20, settings={"critic.expectile": 0.8})
+    assert longer.manifest["overrides"] == {"critic.hidden": [16, 16], "policy.hidden": [16, 16],
+                                            "critic.expectile": 0.8, "policy.deviation": "state"}  # fmt: skip
+    assert longer.manifest["resumes"][0]["changed"]["settings"] == {"critic.expectile": 0.8}
+    other = longer.finetune(online=40, settings={"policy": "flow", "policy.steps": 2})
+    assert "policy.deviation" not in other.manifest["overrides"]  # a flow has none
+    assert other.manifest["settings"]["policy.hidden"] == [16, 16]
+    again = understudy.load(run.path)
+    assert again.policy(np.zeros((3, 3))).shape == (3, 1) and again.evaluate(episodes=1)["env_steps"] == 40
+
+
+def test_numbers_from_numpy_are_numbers(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", offline=np.int64(20), reward_scale=np.float32(2), episodes=np.int32(1))
+    assert run.manifest["plan"]["reward_scale"] == 2 and run.result["updates"] == 20
+    with pytest.raises(SettingsError, match="offline is 1.5; give a whole number"):
+        small(pendulum, tmp_path / "half", offline=1.5)
+
+
+def test_a_preset_goes_with_a_name(pendulum, tmp_path):
+    with pytest.raises(SettingsError, match="A preset goes with an algorithm's name"):
+        small(pendulum, tmp_path / "run", understudy.make("iql", 1), settings=None, preset="d4rl")
+
+
+def test_dictionaries_of_observations_do_not_fit_an_environment(tmp_path):
+    data = from_arrays({"state": np.zeros((20, 3))}, np.zeros((20, 1)), np.zeros(20), truncations=np.arange(20) > 18)
+    with pytest.raises(EnvError, match="join them into one array"):
+        small(data, tmp_path / "run")
+
+
+def test_a_store_has_its_action_range_already(pendulum, tmp_path):
+    folder = understudy.data.store.write(understudy.data.load(pendulum), tmp_path / "store")
+    with pytest.raises(DataError, match="already scaled"):
+        small(folder, tmp_path / "run", action_range=(-2, 2))
+
+
+def test_another_algorithm_gets_whole_networks_and_targets_that_follow_them(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", "bc", settings={"policy": "deterministic", "policy.hidden": (16, 16)})
+    cloned = checkpoint.latest(run.path)[0]
+    algorithm = understudy.make("td3_bc", 1, SMALL | {"learning_rate": 0.0})
+    state = algorithm.init(jax.random.key(5), {
+        "observations": np.zeros((1, 3)), "actions": np.zeros((1, 1)), "rewards": np.zeros(1), "masks": np.ones(1),
+        "next_observations": np.zeros((1, 3))})  # fmt: skip
+    state = jax.tree.map(lambda x: x[None], state)
+    carried, kept = checkpoint.carry_over({"state": state}, cloned)
+    carried = carried["state"]
+    for name in ("Dense_0", "Dense_2"):
+        actor = carried.actor.params["params"][name]["kernel"]
+        np.testing.assert_array_equal(actor, cloned[f"['state'].actor.params['params']['{name}']['kernel']"])
+        np.testing.assert_array_equal(actor, carried.target["params"][name]["kernel"])
+    assert kept >= 6
+    other = {k: v for k, v in cloned.items() if "Dense_1" not in k}  # part of a network is none
+    untouched, kept = checkpoint.carry_over({"state": state}, other)
+    np.testing.assert_array_equal(untouched["state"].actor.params["params"]["Dense_0"]["kernel"],
+                                  state.actor.params["params"]["Dense_0"]["kernel"])  # fmt: skip
+
+
+def test_damaged_checkpoints_are_put_aside_and_not_counted(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run")
+    good, newest = checkpoint.names(run.path)[-2:]
+    (run.path / "checkpoints" / newest / "arrays.safetensors").write_bytes(b"damaged")
+    understudy.resume(run.path)
+    left = {p.name for p in (run.path / "checkpoints").iterdir()}
+    assert good in left and f"damaged-{newest}" in left and len(left) == 3
+
+
+def test_a_policy_step_for_each_live_step_whatever_the_utd():
+    algorithm = understudy.make("rlpd", 1, {"policy_delay": 0})
+    assert settle(algorithm, [Phase("online", env_steps=9, utd=20)]).policy_delay == 20
+    assert settle(algorithm, [Phase("online", env_steps=9, utd=0.5)]).policy_delay == 1
+    assert settle(algorithm, [Phase("offline", updates=9)]).policy_delay == 1
+    decaying = understudy.make("td3_bc", 1, {"decay_steps": -1})
+    assert settle(decaying, [Phase("offline", updates=900)]).decay_steps == 450  # steps of the policy
+
+
+def test_without_data_nothing_bounds_an_episode_that_was_cut_off(tmp_path):
+    run = small(None, tmp_path / "run", "cal_ql", offline=0, online=201, settings=SMALL | {"critic.samples": 2},
+                evaluate=False)  # fmt: skip
+    assert (checkpoint.latest(run.path)[0]["['replay']['mc_returns']"] == -np.inf).all()
 
 
 def test_images_are_refused_before_anything_is_compiled(tmp_path):
