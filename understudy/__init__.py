@@ -48,7 +48,7 @@ def load(path: Any, *, env: str | None = None) -> Any:
     import pathlib
 
     if (pathlib.Path(path) / "manifest.json").exists():
-        from understudy.run.train import Run
+        from understudy.run.run import Run
 
         return Run(path)
     from understudy import data

@@ -9,7 +9,8 @@ import time
 from understudy.errors import CheckpointError
 from understudy.progress import say
 from understudy.run.folder import RunFolder
-from understudy.run.train import Run, train
+from understudy.run.run import Run
+from understudy.run.train import train
 
 TASK = "cube-single-play-singletask-v0"
 # The same arm and cube, played by ogbench's other scripted player: it acts with noise, so that few recordings show

@@ -1,0 +1,195 @@
+"""What `train` and `resume` are given, checked and brought into shape, before anything slow or lasting is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import pathlib
+import platform
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from understudy.data.relabel import RULES
+from understudy.data.replay import HostBuffer, example
+from understudy.errors import DataError, EnvError, SettingsError
+from understudy.progress import say
+from understudy.run.loop import Plan, discount_of
+
+DEVICE_BYTES = 4 << 30  # a data set larger than this stays on the host
+FRACTIONS = ("utd", "offline_share", "reward_scale", "reward_bias", "checkpoint_every")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Sizes that the data and the environment agree on."""
+
+    observation_shape: tuple[int, ...]
+    action_size: int
+
+
+def spec_of(env: str | None, data) -> Shapes:
+    """Sizes of observations and actions. Raises where the data do not fit the environment."""
+    if env is None and data is None:
+        raise SettingsError("Give a data set, an environment (--env ID), or both; got neither.")
+    found = None
+    if env is not None:
+        from understudy.envs import describe
+
+        about = describe(env)
+        found = Shapes(tuple(about.observation_shape), about.action_size)
+    if data is None:
+        return found
+    leaves = jax.tree.leaves(data.observations)
+    if flat := next((x.shape for x in leaves if x.ndim != 2), None):
+        raise DataError(
+            f"{data.name} has observations {list(flat)}; the networks take vectors [N, size] or dictionaries of "
+            f"vectors. Flatten or encode them first."
+        )
+    mine = Shapes(tuple(leaves[0].shape[1:]) if len(leaves) == 1 else (), data.actions.shape[-1])
+    if found is not None and isinstance(data.observations, dict):
+        raise EnvError(
+            f"{data.name} has dictionaries of observations and {env} gives arrays {found.observation_shape}; join them "
+            f"into one array in the environment's order, or leave out --env."
+        )
+    if found is not None and mine != found:
+        raise EnvError(
+            f"{data.name} has observations {mine.observation_shape} and {mine.action_size} actions, {env} gives "
+            f"observations {found.observation_shape} and takes {found.action_size}; name the environment that the data "
+            f"were recorded in (--env ID)."
+        )
+    return mine
+
+
+def columns_of(data, algo, the_plan: Plan, data_on: str):
+    """The data set as the loop takes it: columns for the device, or a host source."""
+    if data is None:
+        return None
+    if "rewards" in algo.requires and data.rewards is None:
+        raise DataError(
+            f"{data.name} has no rewards and the algorithm learns values; name an environment whose rewards can be "
+            f"derived (--env ID; {RULES}), or imitate with bc."
+        )
+    if data_on not in ("auto", "device", "host"):
+        raise SettingsError(f"data_on is {data_on!r}; give auto, device or host.")
+    if data.rewards is not None and (the_plan.reward_scale, the_plan.reward_bias) != (1.0, 0.0):
+        rewards = (the_plan.reward_scale * data.rewards + the_plan.reward_bias).astype(np.float32)
+        data = dataclasses.replace(data, rewards=rewards)
+    discount = discount_of(algo) if "mc_returns" in algo.requires else None
+    size = 2 * sum(np.asarray(x).nbytes for x in jax.tree.leaves(data.observations))
+    if data_on == "host" or (data_on == "auto" and size > DEVICE_BYTES):
+        return HostBuffer(data, discount)
+    return data.transitions(mc_discount=discount)
+
+
+def example_of(columns, spec: Shapes, algo) -> dict:
+    """A batch of one with the keys that data and replay share."""
+    if columns is None:
+        one = {"observations": np.zeros((1, *spec.observation_shape), np.float32),
+               "actions": np.zeros((1, spec.action_size), np.float32), "rewards": np.zeros(1, np.float32),
+               "masks": np.ones(1, np.float32), "ends": np.zeros(1, bool)}  # fmt: skip
+        one["next_observations"] = one["observations"]
+        if "mc_returns" in algo.requires:
+            one["mc_returns"] = np.zeros(1, np.float32)
+        return one
+    if isinstance(columns, HostBuffer):
+        one = {k: columns.take(k, np.arange(1)) for k in columns.data}
+    else:
+        one = example(columns)
+    if "rewards" not in one:
+        one["rewards"] = np.zeros(1, np.float32)
+    return one
+
+
+def number_of(name: str, given, default: float):
+    """`given` as a Python number of the default's kind, the default where it is None. Raises SettingsError."""
+    if given is None:
+        return default
+    kind = float if name in FRACTIONS else int
+    try:
+        number = float(given)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(given, str) or not math.isfinite(number) or kind(number) != number:
+        raise SettingsError(f"{name} is {given!r}; give a {'number' if kind is float else 'whole number'}.")
+    return kind(number)
+
+
+def check_plan(p: Plan) -> None:
+    for name in ("batch_size", "n_step", "num_envs", "replay_capacity", "episodes"):
+        if getattr(p, name) < 1:
+            raise SettingsError(f"{name} is {getattr(p, name)}; give at least 1.")
+    for name in ("eval_every", "checkpoint_every", "eval_seed"):
+        if (getattr(p, name) or 0) < 0:
+            raise SettingsError(f"{name} is {getattr(p, name)}; give at least 0.")
+
+
+def seeds_of(seeds: int | Sequence[int], first: int) -> tuple[int, ...]:
+    if isinstance(seeds, int):
+        if seeds < 1:
+            raise SettingsError(f"seeds is {seeds}; give at least 1.")
+        seeds = range(first, first + seeds)
+    seeds = tuple(int(s) for s in seeds)
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**31:
+        raise SettingsError(f"seeds are {list(seeds)}; give different numbers from 0 to 2**31 - 1.")
+    return seeds
+
+
+def introduce(data) -> None:
+    """Say what was loaded and what loading changed."""
+    rewards = "without rewards" if data.rewards is None else "with rewards"
+    say(f"{data.name}: {data.size:,} transitions in {data.episodes:,} episodes, {rewards}")
+    for note in data.notes:
+        say(f"  {note}")
+
+
+def identity_of(data, given, action_range) -> dict | None:
+    if data is None:
+        return None
+    return {"name": data.name, "source": data.source, "sha256": data.sha256, "transitions": int(data.size),
+            "episodes": int(data.episodes), "notes": list(data.notes),
+            "given": str(given) if isinstance(given, str | pathlib.Path) else None,
+            "path": str(pathlib.Path(given).resolve()) if given is not None and _is_file(given) else None,
+            "action_range": action_range and [np.asarray(x).tolist() for x in action_range]}  # fmt: skip
+
+
+def _is_file(given) -> bool:
+    return isinstance(given, str | pathlib.Path) and pathlib.Path(given).exists()
+
+
+def fresh_folder(algorithm: str, data, env) -> pathlib.Path:
+    """A new folder under runs/."""
+    about = (data.name if data is not None else env).rpartition("/")[2]
+    stem = f"{algorithm}-{about}"
+    number = 1
+    while (path := pathlib.Path("runs") / f"{stem}-{number}").exists():
+        number += 1
+    return path
+
+
+def versions() -> dict[str, str | None]:
+    """Versions that decide what a run computes."""
+    import importlib.metadata as metadata
+
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in ("understudy", "jax", "jaxlib", "flax", "optax", "numpy", "gymnasium", "mujoco", "ogbench"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def canonical(algorithm) -> str | None:
+    """The registered name of an algorithm given by name, None for an object."""
+    from understudy import registry
+
+    if not isinstance(algorithm, str):
+        return None
+    return registry.match("algorithm", algorithm, registry.entries("algorithm"))
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
