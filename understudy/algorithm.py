@@ -136,9 +136,10 @@ class ActorCritic:
     policy: Policy
     learning_rate: float = leaf(3e-4, "Adam's rate for the policy", low=0.0)
     decay_steps: float = leaf(
-        0.0, "steps of the policy over which its rate falls to 0 along a half cosine; after them it is the full rate "
-             "again; 0: never, -1: the offline phase", low=-1.0,
+        0.0, "steps of the policy over which its rate falls to 0 along a half cosine; 0: never, -1: the offline phase",
+        low=-1.0,
     )  # fmt: skip
+    after_decay: float = leaf(0.1, "share of the rate that there is again after those steps", low=0.0)
     target_policy: bool = static(False, "back up with a Polyak average of the policy (TD3)")
     target_policy_tau: float = leaf(0.005, "rate of that average", symbol="tau", low=0.0, high=1.0)
     policy_delay: int = static(
@@ -188,7 +189,7 @@ class ActorCritic:
 
     @property
     def optimiser(self):
-        return adam(self.learning_rate, self.decay_steps)
+        return adam(self.learning_rate, self.decay_steps, self.after_decay)
 
     def update(self, state: ActorCriticState, batch: Batch, key) -> tuple[ActorCriticState, Metrics]:
         key_critic, key_actor = jax.random.split(key)

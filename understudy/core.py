@@ -81,12 +81,13 @@ def scale_by_adam(b1=0.9, b2=0.999, eps=1e-8):
     return optax.GradientTransformation(optax.scale_by_adam(b1, b2, eps).init, update)
 
 
-def adam(learning_rate, decay_steps=0.0):
-    """Adam. Over the first `decay_steps` steps the rate falls to 0 along a half cosine; it is constant after them."""
+def adam(learning_rate, decay_steps=0.0, after_decay=1.0):
+    """Adam. Over the first `decay_steps` steps, where there are any, the rate falls to 0 along a half cosine; after
+    them it is the constant `after_decay` learning_rate."""
 
     def rate(count):
-        share = count / jnp.maximum(decay_steps, 1.0)
-        return learning_rate * jnp.where(count < decay_steps, 0.5 * (1 + jnp.cos(jnp.pi * share)), 1.0)
+        falling = 0.5 * (1 + jnp.cos(jnp.pi * count / jnp.maximum(decay_steps, 1.0)))
+        return learning_rate * jnp.where(count < decay_steps, falling, jnp.where(decay_steps > 0, after_decay, 1.0))
 
     return optax.chain(scale_by_adam(), optax.scale_by_learning_rate(rate))
 

@@ -7,8 +7,9 @@ Algorithm 1, each update:
     thetabar <- (1 - rho) thetabar + rho theta
 Qbar is the minimum over the target networks (double Q). The policy takes its step before the targets take theirs, as
 in the authors' code; the paper's box has it after them. Its rate falls along a half cosine over the offline phase, as
-there. The defaults suit some 10^5 updates on rewards of -1 a step: rates of 1e-3 and beta 1. The authors' settings for
-10^6 updates (3e-4; .7 and 3, or .9 and 10) are in the d4rl presets.
+there; live it is a tenth (theirs has no decay where fine-tuning follows). The defaults suit some 10^5 updates on
+rewards of -1 a step: rates of 1e-3 and beta 1. The authors' settings for 10^6 updates (3e-4; .7 and 3, or .9 and 10)
+are in the d4rl presets.
 """
 
 from __future__ import annotations
