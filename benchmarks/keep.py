@@ -62,7 +62,13 @@ def main() -> None:
     target = HERE / args.name
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy(args.run / "episodes.jsonl", target)
-    result = json.loads((args.run / "result.json").read_text())
+    if (args.run / "result.json").exists():
+        result = json.loads((args.run / "result.json").read_text())
+    else:
+        from understudy.evaluate.curves import summary
+
+        result = summary(args.run)
+        args.note = f"{args.note}; stopped before its end".removeprefix("; ")
     result["run"] = args.run.name
     (target / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     words = [pathlib.Path(w).name if w.startswith("/") else w for w in manifest["command"]]
