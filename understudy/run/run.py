@@ -100,7 +100,7 @@ class Run:
         if episodes < 1:
             raise SettingsError(f"episodes is {episodes}; give at least 1.")
         policy, seeds = load_policy(self.path, self.algorithm), self.manifest["seeds"]
-        at = policy.about
+        at = {"updates": 0, "env_steps": 0} | policy.about  # an older policy.json does not say
         if not (self.path / "result.json").exists():
             say(f"The run is unfinished; its policy at {at['updates']:,} updates, {at['env_steps']:,} steps acts.")
         seed = self.manifest["protocol"]["env_seed"] + 1 if seed is None else seed
