@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import types
@@ -10,7 +11,7 @@ import pytest
 
 from understudy import registry
 from understudy.errors import SettingsError
-from understudy.wrappers import action_size_of
+from understudy.wrappers import action_size_of, core_of
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,27 @@ def test_overrides_make_the_same_algorithm_again_whatever_was_changed_before():
     assert third == {"policy": "flow"}, "another policy has no such base"
     with pytest.raises(SettingsError, match="There is no policy 'gausian'. Did you mean 'gaussian'"):
         registry.overrides(plain, {"policy.base": "gausian"})
+
+
+def test_a_critic_or_an_extraction_is_that_of_another_algorithm():
+    algorithm = registry.make("pa_rl", 3, {"critic": "Cal-QL", "extraction": "iql", "critic.hidden": "8 8"}, "ogbench")
+    cal_ql = registry.make("cal_ql", 3).critic
+    same = dataclasses.replace(cal_ql, hidden=(8, 8), activation="gelu", layer_norm="after")
+    assert algorithm.critic == same, "the recipe's, in the shape of the networks that were there"
+    assert algorithm.extraction == registry.make("iql", 3).extraction
+    assert registry.make("bc", 3, {"critic": "iql"}).critic == registry.make("iql", 3).critic
+    assert registry.make("iql", 4, {"extraction": "td3_bc"}).extraction.alpha == 0.1, "the action size is 4"
+    chunks = registry.make("qc", 3, {"critic": "iql"})
+    assert type(chunks).__name__ == "Chunked" and type(core_of(chunks).critic).__name__ == "IQLCritic"
+    assert registry.overrides(registry.make("bc", 3), {"critic": "IQL", "critic.expectile": 0.8}) == {
+        "critic": "iql", "critic.expectile": 0.8,
+    }  # fmt: skip
+    with pytest.raises(SettingsError, match="PPO has no exchangeable critic; leave out --critic"):
+        registry.make("ppo", 3, {"critic": "iql"})
+    with pytest.raises(SettingsError, match="whose critic is taken, and ppo has none; name one that does"):
+        registry.make("bc", 3, {"critic": "ppo"})
+    with pytest.raises(SettingsError, match="There is no algorithm 'iqll'. Did you mean 'iql'"):
+        registry.make("bc", 3, {"critic": "iqll"})
 
 
 def test_another_policy_class_keeps_the_shape_of_the_networks():

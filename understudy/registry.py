@@ -180,14 +180,15 @@ def capabilities(policy: type) -> list[str]:
 def make(
     name: str, action_size: int, settings: Mapping[str, Any] | None = None, preset: str | Preset | None = None
 ) -> Algorithm:
-    """Build an algorithm: its recipe, then the preset's fields, then other policy classes, then your settings.
+    """Build an algorithm: its recipe, then the preset's fields, then other parts, then your settings.
 
     Args:
       name: a registered algorithm; case and hyphens do not matter ("Cal-QL").
       action_size: size A of the action vector, at least 1.
       settings: {dotted name: value}, values typed or as strings ("256 256"); the key "policy" names another policy
-        class, "policy.base" another class of the base that it acts through; the new one keeps hidden, activation and
-        layer_norm where it has those fields; "chunk" and "history" wrap any algorithm (`understudy.wrappers`).
+        class, "policy.base" another class of the base that it acts through, "critic" and "extraction" an algorithm
+        whose part is taken; the new part keeps hidden, activation and layer_norm where it has those fields; "chunk"
+        and "history" wrap any algorithm (`understudy.wrappers`).
       preset: a preset or its name.
 
     Returns:
@@ -206,7 +207,7 @@ def make(
 
 
 def adjust(algorithm: Algorithm, settings: Mapping[str, Any], action_size: int | None = None) -> Algorithm:
-    """The algorithm with other settings, policy classes among them (keys "policy" and "policy.base").
+    """The algorithm with other settings, whole parts among them (`PARTS`).
 
     Args:
       algorithm: what `make` returned.
@@ -224,17 +225,17 @@ def adjust(algorithm: Algorithm, settings: Mapping[str, Any], action_size: int |
             from understudy.wrappers import wrapped
 
             algorithm = wrapped(algorithm, name)
-    if "policy" in settings:
-        algorithm = _with_policy(algorithm, settings.pop("policy"), action_size)
-    if "policy.base" in settings:
-        algorithm = _with_base(algorithm, settings.pop("policy.base"), action_size)
+    for part, exchange in EXCHANGES.items():
+        if part in settings:
+            algorithm = exchange(algorithm, part, settings.pop(part), action_size)
     return fields.apply(algorithm, settings)
 
 
 WRAPPED = ("chunk", "history")  # settings that put an algorithm into a wrapper, where it is in none
-CLASSES = ("policy", "policy.base")  # settings that name a policy class, the outer one first
-CHOICES = (*CLASSES, *WRAPPED)  # settings that decide which others there are
-KEPT = ("hidden", "activation", "layer_norm")  # what another policy class keeps of the one before
+# Settings that name a whole part, and what they name: a policy class, or an algorithm whose part it is.
+PARTS = {"critic": "algorithm", "extraction": "algorithm", "policy": "policy", "policy.base": "policy"}
+CHOICES = (*PARTS, *WRAPPED)  # settings that decide which others there are
+KEPT = ("hidden", "activation", "layer_norm")  # what another part keeps of the one before
 
 
 def overrides(
@@ -248,7 +249,7 @@ def overrides(
     Args:
       algorithm: without any settings. action_size: as for `adjust`.
       settings: as for `make`.
-      before: overrides that these come on top of; another policy class drops those of the old one, sizes apart.
+      before: overrides that these come on top of; another part drops those of the old one, sizes apart.
 
     Raises:
       SettingsError: as `make`.
@@ -257,21 +258,40 @@ def overrides(
 
     settings, out = dict(settings), dict(before or {})
     chosen = {k: v for k, v in (out | settings).items() if k in WRAPPED}
-    for part in CLASSES:
+    for part, kind in PARTS.items():
         if part in settings:
             adjust(algorithm, chosen | {part: settings[part]}, action_size)  # raises what is wrong with it
-            name, inside = match("policy", settings.pop(part), entries("policy")), part + "."
+            name, inside = match(kind, settings.pop(part), entries(kind)), part + "."
             if name != out.get(part):
                 out = {k: v for k, v in out.items() if not k.startswith(inside) or k.removeprefix(inside) in KEPT}
             out[part] = name
         chosen |= {part: out[part]} if part in out else {}
     target = adjust(algorithm, chosen, action_size)
-    known = {s.name for s in fields.fields(target)} | set(CLASSES)
+    known = {s.name for s in fields.fields(target)} | set(PARTS)
     given = fields.resolve(target, settings)
     return {k: v for k, v in out.items() if k in known} | {k: fields.as_json(v) for k, v in given.items()}
 
 
-def _with_policy(algorithm: Algorithm, policy: Any, action_size: int | None) -> Algorithm:
+def _with_part(algorithm: Algorithm, part: str, name: Any, action_size: int | None) -> Algorithm:
+    """The algorithm with the critic or extraction of the recipe `name`, keeping the shape of the networks."""
+    from understudy.wrappers import action_size_of, core_of, with_core
+
+    core = core_of(algorithm)
+    old = getattr(core, part, None)
+    if old is None:
+        raise SettingsError(f"{type(core).__name__} has no exchangeable {part}; leave out --{part}.")
+    if not isinstance(name, str):
+        raise SettingsError(f"{part} is {name!r}; give the name of an algorithm (understudy list algorithms).")
+    size = action_size_of(algorithm) if action_size is None else action_size
+    new = getattr(core_of(load("algorithm", name)(size)), part, None)
+    if new is None:
+        raise SettingsError(
+            f"{part} names the algorithm whose {part} is taken, and {name} has none; name one that does, such as iql."
+        )
+    return with_core(algorithm, dataclasses.replace(core, **{part: dataclasses.replace(new, **_shape(old, new))}))
+
+
+def _with_policy(algorithm: Algorithm, part: str, policy: Any, action_size: int | None) -> Algorithm:
     """The algorithm with another policy class, keeping the shape of the networks."""
     from understudy.wrappers import core_of, with_core
 
@@ -279,11 +299,11 @@ def _with_policy(algorithm: Algorithm, policy: Any, action_size: int | None) -> 
     old = getattr(core, "policy", None)
     if old is None:
         raise SettingsError(f"{type(core).__name__} has no exchangeable policy; leave out --policy.")
-    policy = _another("policy", old, policy, action_size)
+    policy = _another(part, old, policy, action_size)
     return with_core(algorithm, dataclasses.replace(core, policy=policy))
 
 
-def _with_base(algorithm: Algorithm, base: Any, action_size: int | None) -> Algorithm:
+def _with_base(algorithm: Algorithm, part: str, base: Any, action_size: int | None) -> Algorithm:
     """The algorithm whose policy acts through a base of another class."""
     from understudy.wrappers import core_of, with_core
 
@@ -294,8 +314,11 @@ def _with_base(algorithm: Algorithm, base: Any, action_size: int | None) -> Algo
             f"The policy of {type(core).__name__}, {type(policy).__name__}, acts through no base; leave out "
             f"--policy.base or name a policy that does, such as --policy residual."
         )
-    base = _another("policy.base", policy.base, base, action_size)
+    base = _another(part, policy.base, base, action_size)
     return with_core(algorithm, dataclasses.replace(core, policy=dataclasses.replace(policy, base=base)))
+
+
+EXCHANGES = {"critic": _with_part, "extraction": _with_part, "policy": _with_policy, "policy.base": _with_base}
 
 
 def _another(key: str, old: Any, name: Any, action_size: int | None) -> Any:
@@ -305,10 +328,14 @@ def _another(key: str, old: Any, name: Any, action_size: int | None) -> Any:
     cls = load("policy", name)
     if cls is type(old):
         return old
-    keep = set(KEPT) & {f.name for f in dataclasses.fields(cls)}
-    kept = {k: getattr(old, k) for k in sorted(keep) if hasattr(old, k)}
     size = old.action_size if action_size is None else action_size
-    return cls(action_size=size, **kept)
+    return cls(action_size=size, **_shape(old, cls))
+
+
+def _shape(old: Any, new: Any) -> dict[str, Any]:
+    """The fields of `old` that a part of another class keeps."""
+    keep = set(KEPT) & {f.name for f in dataclasses.fields(new)}
+    return {k: getattr(old, k) for k in sorted(keep) if hasattr(old, k)}
 
 
 FAMILIES = {

@@ -100,13 +100,13 @@ def checked(name: str, raw: dict, preset: str | None, parser: Parser, base: dict
 
     own = {p: {k.removeprefix(f"{p}."): v for k, v in raw.items() if k.startswith(f"{p}.")} for p in OF_PHASES}
     raw = {k: v for k, v in raw.items() if not k.startswith(tuple(f"{p}." for p in OF_PHASES))}
-    policy = {part: raw.pop(part) for part in registry.CLASSES if part in raw}
-    if not raw and not policy and not any(own.values()):
+    parts = {part: raw.pop(part) for part in registry.PARTS if part in raw}
+    if not raw and not parts and not any(own.values()):
         return {}
     for word in registry.WRAPPED:
         if word in raw and raw[word] is None:
             raise UsageError(f"--{word} needs a value.")
-    chosen = policy | {k: raw[k] for k in registry.WRAPPED if k in raw}
+    chosen = parts | {k: raw[k] for k in registry.WRAPPED if k in raw}
     algorithm = registry.make(name, 1, (base or {}) | chosen, preset)  # sizes do not matter for names and ranges
     known = {s.name: s for s in fields.fields(algorithm)}
     given = {}
@@ -124,7 +124,7 @@ def checked(name: str, raw: dict, preset: str | None, parser: Parser, base: dict
         given[setting.name] = True if value is None else value
     if bare := next((f"{p}.{k}" for p in OF_PHASES for k, v in own[p].items() if v is None), None):
         raise UsageError(f"--{bare} needs a value.")
-    found = {"settings": policy | fields.resolve(algorithm, given)}
+    found = {"settings": parts | fields.resolve(algorithm, given)}
     found |= {f"{p}_settings": fields.numbers(algorithm, own[p]) for p in OF_PHASES}
     return {k: v for k, v in found.items() if v}
 

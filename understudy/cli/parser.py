@@ -130,6 +130,7 @@ class Spec:
             text += (
                 "\nsettings of the algorithm, by name:\n"
                 "  --critic.expectile 0.9 --policy.hidden 256 256 --policy flow\n"
+                "  --critic iql --extraction pa_rl: that part of another algorithm\n"
                 "  --online.critic.weight 0: a number that holds in the online phase only\n"
                 "  understudy train ALGORITHM --help lists them: meaning, range, default.\n"
             )
