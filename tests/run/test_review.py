@@ -188,3 +188,15 @@ def test_a_clone_goes_on_as_ppo(pendulum, tmp_path):
     run = understudy.resume(run, algorithm="ppo", settings=few, online=4)  # too few steps for an update
     after = arrays_of(run)
     assert actor and all(np.array_equal(v, after[k]) for k, v in actor.items())
+
+
+def test_a_resumed_run_is_evaluated_as_often_as_is_asked_for_now(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", evaluate=True)
+    run = understudy.resume(run, online=40, eval_every=20, episodes=2)
+    rows = [json.loads(line) for line in (run.path / "episodes.jsonl").read_text().splitlines()]
+    assert [r["env_steps"] for r in rows] == [0, 20, 20, 40, 40]
+    assert run.manifest["plan"]["episodes"] == 2 and run.manifest["resumes"][0]["changed"]["eval_every"] == 20
+    with pytest.raises(SettingsError, match="episodes is 2.5; give a whole number"):
+        understudy.resume(run, online=60, episodes=2.5)
+    with pytest.raises(SettingsError, match="episodes is 0; give at least 1"):
+        understudy.resume(run, online=60, episodes=0)

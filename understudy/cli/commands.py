@@ -212,7 +212,8 @@ def resume(args, raw, argv, parser) -> Outcome:
                            manifest.get("overrides") if same else None)  # fmt: skip
     import understudy
 
-    options = _given(args, "offline", "online", "env", "utd", "switch", "offline_share", "algorithm", "baseline")
+    options = _given(args, "offline", "online", "env", "utd", "switch", "offline_share", "algorithm", "baseline",
+                     "eval_every", "episodes")  # fmt: skip
     return _finished(understudy.resume(args.run, **options, **settings, command=["understudy", *argv]))
 
 

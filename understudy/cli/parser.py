@@ -197,6 +197,10 @@ def _resume(p: Parser) -> None:
     p.add_argument("--switch", metavar="WORDS", help="how it begins, as for train, such as warmup:5000+drop")
     p.add_argument("--offline-share", type=number, metavar="F", help="share of its batches from the data")
     p.add_argument("--algorithm", metavar="NAME", help="another algorithm, with its own defaults, for what is left")
+    p.add_argument(
+        "--eval-every", type=count, metavar="N", help="updates or live steps between evaluations from here on"
+    )
+    p.add_argument("--episodes", type=count, metavar="N", help="episodes of each seed in evaluations to come")
     p.add_argument("--baseline", action="store_true", default=None, help="also train RLPD from scratch, as for train")
     p.add_argument("--quiet", action="store_true", help="no bars or messages, only warnings")
 

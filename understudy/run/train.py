@@ -240,6 +240,8 @@ def resume(
     online_settings: Mapping[str, Any] | None = None,
     algorithm: str | Any | None = None,
     settings: Mapping[str, Any] | None = None,
+    eval_every: int | None = None,
+    episodes: int | None = None,
     baseline: bool = False,
     dataset: Any = None,
     command: Sequence[str] | None = None,
@@ -255,6 +257,7 @@ def resume(
       algorithm: another algorithm for the phases that are left; networks of the same shape are carried over.
       settings: changed settings, by dotted name, for the phases that are left; a change of structure starts what it
         touches afresh.
+      eval_every, episodes: of the evaluations that are left, as for `train`.
       baseline: train RLPD from scratch as well, as for `train`; a baseline that was asked for before goes on by itself.
       dataset: the data set again, where it was given in memory.
 
@@ -285,11 +288,13 @@ def resume(
         steps = online or sum(p["env_steps"] for p in manifest["phases"] if p["name"] == "online")
         name = canonical(algorithm) if algorithm is not None else manifest["algorithm"]
         baseline_module.check(name, manifest["dataset"], steps)
+    evaluations = {"eval_every": eval_every, "episodes": episodes}
+    evaluations = {k: number_of(k, v, 0) for k, v in evaluations.items() if v is not None}
     folder.lock()
     try:
         manifest = manifest | {"env": manifest["env"] or env, "baseline": bool(manifest.get("baseline") or baseline)}
-        loop, manifest = _reopen(folder, manifest, offline, online, live, algorithm, settings, dataset, command,
-                                 registry, settings_module, load_data)  # fmt: skip
+        loop, manifest = _reopen(folder, manifest, offline, online, live, evaluations, algorithm, settings, dataset,
+                                 command, registry, settings_module, load_data)  # fmt: skip
     except BaseException:
         folder.unlock()
         raise
@@ -297,8 +302,9 @@ def resume(
 
 
 def _reopen(
-    folder, manifest, offline, online, live, algorithm, settings, dataset, command, registry, settings_module, load
-):
+    folder, manifest, offline, online, live, evaluations, algorithm, settings, dataset, command, registry,
+    settings_module, load,
+):  # fmt: skip
     """The loop of a run, ready at its last checkpoint, with the changes that were asked for."""
     record = manifest["dataset"]
     data = dataset
@@ -334,6 +340,8 @@ def _reopen(
         old = registry.overrides(base, old, size)
         before = registry.adjust(base, old, size)
     algo, changed = before, {k: v for k, v in dict(offline=offline, online=online).items() if v is not None} | live
+    changed |= evaluations
+    manifest = manifest | {"plan": manifest["plan"] | evaluations}
     another = isinstance(algorithm, str) or given is not None
     if another:
         base = registry.make(algorithm, size, {}, None) if isinstance(algorithm, str) else given
@@ -357,6 +365,7 @@ def _reopen(
     first = _first_live(manifest, recipe, live, algo, fits, data, settings_module)
     extended = _extend(phases, offline, online, data is not None, manifest["env"], first)
     options = manifest["plan"] | {"phases": tuple(extended), "seeds": tuple(manifest["seeds"]), "env": manifest["env"]}
+    check_plan(Plan(**options))
     check_fit(algo, Plan(**options), data, found[1]["counters"]["phase"] if found else 0)
     columns = columns_of(data, algo, Plan(**options), manifest["data_on"])
     loop = Loop(algo, Plan(**options), folder, columns, example_of(columns, spec, algo))
