@@ -72,7 +72,7 @@ class NoiseAliasedCritic(BootstrapCritic):
 class NoiseMaxEnt(Entropic):
     """improvement (alpha log pi(w|s) - Q^W(s, z)) + imitation, the loss of the base."""
 
-    needs = ("steer",)
+    made_for = Latent
     needs_critic = ("noise_q",)
     imitation: float = leaf(1.0, "weight of imitation, which trains the base; 0 freezes it", low=0.0)
     improvement: float = leaf(1.0, "weight of the value, which trains the steering policy", low=0.0)
