@@ -78,11 +78,13 @@ class Critic:
 
 class Extraction:
     """How the policy improves, and which of its samples acts. `requires`: batch keys, `needs`: capabilities of the
-    policy, `needs_critic`: methods of the critic. `init` gives what it learns itself (a temperature), if anything."""
+    policy, `needs_critic`: methods of the critic, `made_for`: the class of the policy where it reaches into its parts.
+    `init` gives what it learns itself (a temperature), if anything."""
 
     requires: frozenset[str] = frozenset()
     needs: tuple[str, ...] = ()
     needs_critic: tuple[str, ...] = ()
+    made_for: type[Policy] | None = None
 
     def init(self):
         """State of the extraction itself, e.g. SAC's temperature."""
@@ -194,17 +196,22 @@ class ActorCritic:
             check_keys(type(part).__name__, part.requires, batch)
             for need in part.needs:
                 if not hasattr(self.policy, need):
-                    raise SettingsError(
-                        f"{type(part).__name__} needs a policy with {need} ({CAPABILITIES.get(need, need)}); "
-                        f"{type(self.policy).__name__} has none. Use a policy that has it "
-                        f"(understudy list policies) or an algorithm whose extraction only samples (iql, ifql, bc)."
-                    )
+                    self.refuse_policy(part, f"with {need} ({CAPABILITIES[need]})")
+        made_for = self.extraction.made_for
+        if made_for is not None and not isinstance(self.policy, made_for):
+            self.refuse_policy(self.extraction, f"of the class {made_for.__name__}")
         for need in self.extraction.needs_critic:
             if not hasattr(self.critic, need):
                 raise SettingsError(
                     f"{type(self.extraction).__name__} needs a critic with {need}; {type(self.critic).__name__} "
                     f"has none. Use a critic that learns a state value, such as IQL's."
                 )
+
+    def refuse_policy(self, part: Critic | Extraction, needed: str) -> None:
+        raise SettingsError(
+            f"{type(part).__name__} needs a policy {needed}; {type(self.policy).__name__} is not one. Use one "
+            f"(understudy list policies) or an algorithm whose extraction only samples (iql, ifql, bc)."
+        )
 
     def init(self, key, batch: Batch) -> ActorCriticState:
         self.check(batch)

@@ -57,9 +57,15 @@ POLICIES += [
 ]
 
 
+def suits(policy, extraction) -> bool:
+    """Whether the policy is of the class that the extraction is made for."""
+    return extraction.made_for is None or isinstance(policy, extraction.made_for)
+
+
 def lacking(critic, extraction, policy) -> set[str]:
-    """What a product lacks: capabilities of the policy, methods of the critic."""
+    """What a product lacks: capabilities of the policy or its class, methods of the critic."""
     lacks = {n for n in (*critic.needs, *extraction.needs) if not hasattr(policy, n)}
+    lacks |= {extraction.made_for.__name__} if not suits(policy, extraction) else set()
     return lacks | {n for n in extraction.needs_critic if not hasattr(critic, n)}
 
 
@@ -97,7 +103,7 @@ def page() -> str:
         "",
         "## Policy and extraction: how the policy improves",
         "",
-        *table(policies, extractions, has),
+        *table(policies, extractions, lambda p, e: has(p, e) and suits(p, e)),
         "",
         "## Policy and critic: how values are learned",
         "",

@@ -12,6 +12,7 @@ import products
 import pytest
 
 from understudy.algorithm import ActorCritic
+from understudy.core import CAPABILITIES
 from understudy.errors import SettingsError
 
 PARTS = (products.CRITICS, products.EXTRACTIONS, products.POLICIES)
@@ -30,7 +31,12 @@ def test_what_does_not_fit_is_refused_with_what_is_missing(critic):
         if lacks := products.lacking(critic, extraction, policy):
             with pytest.raises(SettingsError) as error:
                 made(critic, extraction, policy).init(jax.random.key(0), batch)
-            assert any(f"with {n}" in str(error.value) for n in lacks) and ". Use " in str(error.value)
+            assert any(f"{how} {n}" in str(error.value) for n in lacks for how in ("with", "of the class"))
+            assert ". Use " in str(error.value)
+
+
+def test_no_part_needs_more_than_the_capabilities():
+    assert {n for part in (*products.CRITICS, *products.EXTRACTIONS) for n in part.needs} <= CAPABILITIES.keys()
 
 
 def test_products_run():

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from understudy import registry
 from understudy.algorithms.jsrl import JumpStart
@@ -97,6 +98,26 @@ def test_the_guide_follows_offline_stays_as_it_is_online_and_plays_the_beginning
     for good in (2.0, 2.0, 2.0, 2.0):
         state = online.observe(state, ended(good), ())
     assert int(state.stage) == 2 and play(online, state, 2) == [7, 7]
+
+
+CURRICULUM = {  # return of an episode -> (stage, steps of the guide) after it
+    # Means over two: 3 passes as the first; then 2.7 is the bound, missed by 2.6 and met by 2.75; then by 9 and 9.
+    "gains": [(2, 0, 12), (4, 1, 8), (2, 1, 8), (3.2, 1, 8), (2.9, 2, 4), (9, 2, 4), (9, 3, 0), (20, 3, 0), (20, 3, 0)],
+    # The tolerance is a share of |best|: -10, then -11 is the bound, missed by -11.1 and met by -10.9.
+    "losses": [(-10, 0, 12), (-10, 1, 8), (-11.2, 1, 8), (-11, 1, 8), (-10.7, 2, 4)],
+}
+
+
+@pytest.mark.parametrize("name", CURRICULUM)
+def test_a_stage_ends_when_the_mean_return_is_within_the_tolerance_of_the_best(name):
+    algorithm = JumpStart(algorithm=Stub(), horizon=12, stages=3, window=2.0, tolerance=0.1, lanes=1)
+    state = algorithm.init(KEY, batch_at(0.0))
+    for episode_return, stage, steps in CURRICULUM[name]:
+        half = {"rewards": jnp.array([episode_return / 2])}
+        for ends in (False, True):
+            state = algorithm.observe(state, half | {"ends": jnp.array([ends])}, ())
+        _, carry = algorithm.act(state, jnp.zeros((1, 2)), KEY)
+        assert (int(state.stage), int(carry["steps"][0])) == (stage, steps), episode_return
 
 
 def test_a_guide_around_a_history_is_evaluated_with_the_carry_of_live_acting():

@@ -21,8 +21,9 @@ from typing import Any
 import jax
 
 from understudy.algorithm import ActorCritic
-from understudy.algorithms.sac import Entropic, soft_next_value
-from understudy.core import Batch, Metrics, Net, descend, leaf, net, prefix, pytree
+from understudy.algorithms.parrot import Steered
+from understudy.algorithms.sac import soft_next_value
+from understudy.core import Batch, Metrics, Net, descend, net, prefix, pytree
 from understudy.critics import BootstrapCritic, QState
 from understudy.policies.latent import Latent
 
@@ -69,21 +70,15 @@ class NoiseAliasedCritic(BootstrapCritic):
 
 
 @pytree
-class NoiseMaxEnt(Entropic):
+class NoiseMaxEnt(Steered):
     """improvement (alpha log pi(w|s) - Q^W(s, z)) + imitation, the loss of the base."""
 
-    needs = ("steer",)
+    made_for = Latent
     needs_critic = ("noise_q",)
-    imitation: float = leaf(1.0, "weight of imitation, which trains the base; 0 freezes it", low=0.0)
-    improvement: float = leaf(1.0, "weight of the value, which trains the steering policy", low=0.0)
 
-    def loss(self, params, aux, policy, critic, critic_state, batch: Batch, key):
-        key_noise, key_imitation = jax.random.split(key)
-        noise, log_probs = policy.steer(params, batch["observations"], key_noise)
-        q = critic.noise_q(critic_state, batch["observations"], noise)
-        soft, metrics = self.soft_loss(aux, log_probs, q, noise.shape[-1])
-        imitation = policy.loss(params, batch["observations"], batch["actions"], key_imitation).mean()
-        return self.improvement * soft + self.imitation * imitation, metrics | {"imitation": imitation}
+    def value(self, policy, params, critic, critic_state, observations, key):
+        noise, log_probs = policy.steer(params, observations, key)
+        return critic.noise_q(critic_state, observations, noise), log_probs
 
 
 def dsrl(action_size: int) -> ActorCritic:

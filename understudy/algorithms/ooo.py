@@ -10,7 +10,8 @@ Learning to Mitigate Exploration Bias", arXiv:2310.08558. Around any algorithm; 
 3. At the end, a fresh policy is trained from scratch on everything, with c = 0 and successes sampled more often, and
    that one is evaluated and deployed. The phases `online` and `retrain` of the run.
 c is `bonus`: 0 offline and when retraining, a setting of the online phase.
-Deviation: moments are those of the batches, not of the steps as they come.
+Deviations: b is that of g before its step and of moments with this batch; in the authors' code that of g after its step
+and of moments without the batch, which are those of s; and sigma_b there is that of bonuses already divided by it.
 """
 
 from __future__ import annotations

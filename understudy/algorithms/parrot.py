@@ -24,19 +24,28 @@ from understudy.policies.real_nvp import RealNVP
 
 
 @pytree
-class LatentMaxEnt(Entropic):
-    """improvement (alpha log pi(w|s) - Q(s, f(z; s))) + imitation -log p(a|s)."""
+class Steered(Entropic):
+    """Abstract: improvement (alpha log pi(w|s) - Q) + imitation, the loss of the base. A final class adds `value`, from
+    (policy, params, critic, critic_state, observations, key) to Q and log pi(w|s), [B] each."""
 
     imitation: float = leaf(1.0, "weight of imitation, which trains the base; 0 freezes it", low=0.0)
     improvement: float = leaf(1.0, "weight of the value, which trains the steering policy", low=0.0)
 
     def loss(self, params, aux, policy, critic, critic_state, batch: Batch, key):
-        key_action, key_imitation = jax.random.split(key)
-        actions, log_probs = policy.sample_and_log_prob(params, batch["observations"], key_action)
-        q = critic.q(critic_state, batch["observations"], actions)
-        soft, metrics = self.soft_loss(aux, log_probs, q, actions.shape[-1])
+        key_value, key_imitation = jax.random.split(key)
+        q, log_probs = self.value(policy, params, critic, critic_state, batch["observations"], key_value)
+        soft, metrics = self.soft_loss(aux, log_probs, q, batch["actions"].shape[-1])
         imitation = policy.loss(params, batch["observations"], batch["actions"], key_imitation).mean()
         return self.improvement * soft + self.imitation * imitation, metrics | {"imitation": imitation}
+
+
+@pytree
+class LatentMaxEnt(Steered):
+    """improvement (alpha log pi(w|s) - Q(s, f(z; s))) + imitation -log p(a|s)."""
+
+    def value(self, policy, params, critic, critic_state, observations, key):
+        actions, log_probs = policy.sample_and_log_prob(params, observations, key)
+        return critic.q(critic_state, observations, actions), log_probs
 
 
 def parrot(action_size: int) -> ActorCritic:

@@ -85,9 +85,9 @@ class RO2OCritic(BootstrapCritic):
 
 @pytree
 class SmoothMaxEnt(Entropic):
-    """alpha log pi(a|s) - Q(s, a), and the policy's largest change within epsilon of s."""
+    """alpha log pi(a|s) - Q(s, a), and the policy's largest change within epsilon of s, in closed form."""
 
-    needs = ("sample_and_log_prob", "moments")
+    made_for = TanhGaussian
     smoothness: float = leaf(1.0, "weight of the smoothness of the policy", symbol="eta_3", low=0.0)
     epsilon: float = leaf(0.01, "size of the perturbations for it", symbol="eps_P", low=0.0)
     samples: int = static(20, "perturbations of each observation", symbol="n", low=1)

@@ -13,6 +13,8 @@ Networks and optimisers go on as they are. What the paper adds belongs to the ru
 warmup:5000+drop, utd 4, batches of 256, and online a conservative weight of 0, which leaves the critic's loss above.
 Deviations: a' is the best of N samples of the policy before and after the switch, as in the authors' AntMaze runs; in
 their others it is a single sample online. The policy takes its step on the last batch of a live step, not on all G.
+In the authors' code Z may hold one network twice, the offline gap too is that of a random pair, the networks share an
+output layer, and the temperature is a softplus, stepped by the entropy at s'.
 Settings of the authors' runs: AntMaze lagrange, gap_target 0.8, critic (256,) * 4; Adroit weight 1, policy (512, 512),
 critic (512,) * 3; Kitchen importance = False, both (512,) * 3; locomotion calibrated = False (plain CQL offline).
 """
