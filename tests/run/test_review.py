@@ -180,11 +180,15 @@ def test_a_log_shorter_than_its_checkpoint_says_is_not_padded(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == "{}\n"
 
 
-def test_a_clone_goes_on_as_ppo(pendulum, tmp_path):
+@pytest.mark.parametrize("algorithm, policy", [("ppo", "gaussian"), ("dppo", "diffusion")])
+def test_a_clone_goes_on_as_an_on_policy_algorithm(pendulum, tmp_path, algorithm, policy):
     """The offline phase that is over is no reason to refuse an algorithm that learns live only."""
     few = {"policy.hidden": (8, 8)}
-    run = small(pendulum, tmp_path / "run", "bc", settings=few)
-    actor = {k: v for k, v in arrays_of(run).items() if "['state'].actor.params" in k or ".actor.params" in k}
-    run = understudy.resume(run, algorithm="ppo", settings=few, online=4)  # too few steps for an update
+    run = small(pendulum, tmp_path / "run", "bc", settings=few | {"policy": policy})
+    actor = {k: v for k, v in arrays_of(run).items() if ".actor.params" in k}
+    run = understudy.resume(run, algorithm=algorithm, settings=few, online=4)  # too few steps for an update
     after = arrays_of(run)
     assert actor and all(np.array_equal(v, after[k]) for k, v in actor.items())
+    base = {k: v for k, v in after.items() if ".base" in k}
+    assert bool(base) == (algorithm == "dppo"), "the frozen half of the chain is the clone as well"
+    assert all(np.array_equal(v, actor[k.replace(".base", ".actor.params")]) for k, v in base.items())
