@@ -192,3 +192,16 @@ def test_a_clone_goes_on_as_an_on_policy_algorithm(pendulum, tmp_path, algorithm
     base = {k: v for k, v in after.items() if ".base" in k}
     assert bool(base) == (algorithm == "dppo"), "the frozen half of the chain is the clone as well"
     assert all(np.array_equal(v, actor[k.replace(".base", ".actor.params")]) for k, v in base.items())
+
+
+def test_an_on_policy_algorithm_that_learns_offline_goes_live_in_the_same_run(pendulum, tmp_path):
+    """20 updates on the data, the last of them improving; then a burst of 2 on each 16 live steps."""
+    few = {"policy.hidden": (8, 8), "hidden": (8, 8), "model.hidden": (8,), "clones": 2, "horizon": 1, "rollouts": 4,
+           "steps_per_rollout": 16, "epochs": 1, "minibatches": 2}  # fmt: skip
+    run = small(pendulum, tmp_path / "run", "uni_o4", settings=few, online=40, checkpoint_every=0)
+    after = arrays_of(run)
+    assert after["['state'].step"] == 20 + 2 * (40 // 16) and after["['state'].rollout.filled"] == 40
+    assert (after["['state'].best"] > -1e30).all(), "clones were judged"
+    accepted, acts = (after[f"['state'].{of}['network']['params']['Dense_0']['bias']"][0]
+                      for of in ("accepted", "actor.params"))  # fmt: skip
+    assert not any(np.array_equal(x, acts) for x in accepted), "what acts has learned from what it played"
