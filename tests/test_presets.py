@@ -67,7 +67,9 @@ def value(algorithm: str, preset: str, name: str):
     return settings.as_dict(registry.make(algorithm, 2, preset=preset))[name]
 
 
-VALUED = [a for a in registry.ALGORITHMS if a not in ("bc", "ppo", "arsq")]  # those with Q networks of their own
+VALUED = [
+    a for a in registry.ALGORITHMS if a not in ("bc", "ppo", "dppo", "uni_o4", "arsq")
+]  # with Q networks of their own
 
 
 @pytest.mark.parametrize("algorithm", VALUED)

@@ -10,6 +10,7 @@ and may have more:
 
     observe(state, slot, carry) -> state      sees every live step, leaves [L, ...], with the carry that led to it
     burst = (steps, updates)                  learns in bursts: so many updates after so many live steps
+    learns_offline = True                     and from data as well, where there are bursts
 """
 
 from __future__ import annotations

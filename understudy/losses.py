@@ -94,10 +94,15 @@ def flow_matching_loss(velocity, noise, actions):
     return ((velocity - (actions - noise)) ** 2).mean(-1)
 
 
+def gaussian_log_probs(x, mean, log_std):
+    """Log density of a Gaussian, elementwise."""
+    z = (x - mean) * jnp.exp(-log_std)
+    return -0.5 * z**2 - log_std - 0.5 * jnp.log(2 * jnp.pi)
+
+
 def gaussian_log_prob(x, mean, log_std):
     """Log density of a diagonal Gaussian: [B, A] -> [B]."""
-    z = (x - mean) * jnp.exp(-log_std)
-    return (-0.5 * z**2 - log_std - 0.5 * jnp.log(2 * jnp.pi)).sum(-1)
+    return gaussian_log_probs(x, mean, log_std).sum(-1)
 
 
 def tanh_log_det(u):

@@ -1,17 +1,21 @@
-"""What on-policy algorithms share: the steps that the policy has just played, and their advantages."""
+"""What on-policy algorithms share: the steps that the policy has just played, their advantages, and the bursts of
+updates on them."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from understudy.core import Batch, pytree
+from understudy.algorithm import Policy, check_keys
+from understudy.core import Batch, Net, Params, adam, descend, leaf, net, prefix, pytree, scratch, static
 from understudy.errors import SettingsError
 from understudy.losses import generalised_advantages
+from understudy.networks import ACTIVATIONS, LAYER_NORM, MLP
 
 PLAYED = ("observations", "actions", "next_observations", "rewards", "masks", "ends")
 
@@ -30,12 +34,14 @@ class Rollout:
     order: jax.Array
 
     @classmethod
-    def empty(cls, batch: Batch, steps: int, lanes: int) -> Rollout:
-        """Room for T = `steps` steps of L = `lanes` environments, shaped like `batch` (leaves [B, ...])."""
+    def empty(cls, batch: Batch, steps: int, lanes: int, besides=()) -> Rollout:
+        """Room for T = `steps` steps of L = `lanes` environments, shaped like `batch` (leaves [B, ...]); `besides`:
+        {name: shape} of what else a step keeps."""
         shape = (steps, lanes)
         like = {k: batch["actions"] if k == "actions" else batch["observations"] for k in PLAYED[:3]}
         many = lambda x: jnp.zeros((*shape, *x.shape[1:]))
         played = {k: jax.tree.map(many, x) for k, x in like.items()} | {k: jnp.zeros(shape) for k in PLAYED[3:]}
+        played |= {k: jnp.zeros((*shape, *more)) for k, more in dict(besides).items()}
         return cls(steps=played, filled=jnp.int32(0), advantages=jnp.zeros(shape), returns=jnp.zeros(shape),
                    order=jnp.arange(math.prod(shape)))  # fmt: skip
 
@@ -43,7 +49,7 @@ class Rollout:
         """Write one step of every environment, leaves [L, ...]."""
         at = self.filled % len(self.advantages)
         write = lambda kept, x: kept.at[at].set(x.astype(kept.dtype))
-        steps = jax.tree.map(write, self.steps, {k: slot[k] for k in PLAYED})
+        steps = jax.tree.map(write, self.steps, {k: slot[k] for k in self.steps})
         return dataclasses.replace(self, steps=steps, filled=self.filled + 1)
 
     def assess(self, value: Callable, discount, trace) -> Rollout:
@@ -76,3 +82,93 @@ def check_split(steps: int, lanes: int, minibatches: int) -> None:
             f"{steps} steps of {lanes} environments do not split into {minibatches} equal minibatches; give another "
             f"number of minibatches or of steps_per_rollout."
         )
+
+
+@pytree
+class OnPolicyState:
+    """`old`: the policy that played the rollout; `turn`: updates made since."""
+
+    actor: Net
+    value: Net
+    old: Params = scratch()
+    rollout: Rollout = scratch()
+    turn: jax.Array = scratch()
+
+
+@pytree
+class OnPolicy:
+    """Abstract: bursts of minibatch steps on what the policy has just played, which `observe` keeps in the state; the
+    sampler's batch is not used. A final class adds `policy_loss(params, old, batch, key)` and `act`."""
+
+    policy: Policy
+    discount: float = leaf(0.99, "weight of the next step's value", symbol="gamma", low=0.0, high=1.0)
+    trace: float = leaf(0.95, "decay of the advantage's trace", symbol="lambda", low=0.0, high=1.0)
+    clip: float = leaf(0.2, "bound of the probability ratio", symbol="epsilon", low=0.0)
+    learning_rate: float = leaf(3e-4, "Adam's rate for the policy", low=0.0)
+    value_learning_rate: float = leaf(3e-4, "Adam's rate for the value", low=0.0)
+    hidden: tuple[int, ...] = static((256, 256), "widths of the value's hidden layers", low=1)
+    activation: str = static("tanh", "activation of the value's hidden layers", choices=tuple(ACTIVATIONS))
+    layer_norm: str = static("none", "layer norm, before or after the activation", choices=LAYER_NORM)
+    steps_per_rollout: int = static(256, "steps of each environment between bursts of updates", symbol="T", low=2)
+    epochs: int = static(10, "passes over what was played", low=1)
+    minibatches: int = static(8, "minibatches in a pass", low=1)
+    lanes: int = static(0, "environments of each seed; 0: as many as the run has", symbol="L", low=0)
+
+    requires = frozenset({"observations", "actions"})
+
+    @property
+    def burst(self) -> tuple[int, int]:
+        """Steps of each environment between bursts, and updates in one."""
+        return self.steps_per_rollout, self.epochs * self.minibatches
+
+    @property
+    def carried(self) -> dict[str, tuple[int, ...]]:
+        """What the rollout keeps from the carry that led to a step: {name: shape}, [L, *shape] in the carry."""
+        return {}
+
+    @property
+    def value_network(self) -> MLP:
+        return MLP(1, self.hidden, self.activation, self.layer_norm)
+
+    def v(self, params, observations):
+        return self.value_network.apply(params, observations)[..., 0]
+
+    def check(self, batch: Batch) -> None:
+        check_keys(type(self).__name__, self.requires, batch)
+        check_split(self.steps_per_rollout, max(self.lanes, 1), self.minibatches)
+
+    def init(self, key, batch: Batch) -> OnPolicyState:
+        self.check(batch)
+        key_actor, key_value = jax.random.split(key)
+        params = self.policy.init(key_actor, batch["observations"], batch["actions"])
+        return OnPolicyState(
+            actor=net(params, adam(self.learning_rate)),
+            value=net(self.value_network.init(key_value, batch["observations"]), adam(self.value_learning_rate)),
+            old=jax.tree.map(jnp.copy, params),
+            rollout=Rollout.empty(batch, self.steps_per_rollout, max(self.lanes, 1), self.carried),
+            turn=jnp.int32(0),
+        )
+
+    def observe(self, state: OnPolicyState, slot: Batch, carry: Any = ()) -> OnPolicyState:
+        played = slot | {k: carry[k] for k in self.carried}
+        return dataclasses.replace(state, rollout=state.rollout.add(played))
+
+    def begin(self, state: OnPolicyState) -> OnPolicyState:
+        """A burst of updates begins: the advantages of what was played, and the policy that played it."""
+        v = lambda observations: self.v(state.value.params, observations)
+        rollout = state.rollout.assess(v, self.discount, self.trace)
+        return dataclasses.replace(state, rollout=rollout, old=state.actor.params)
+
+    def value_loss(self, params, batch: Batch):
+        v = self.v(params, batch["observations"])
+        return ((v - batch["returns"]) ** 2).mean(), {"v": v.mean()}
+
+    def update(self, state: OnPolicyState, batch: Batch, key) -> tuple[OnPolicyState, dict]:
+        key_order, key_loss = jax.random.split(key)
+        state = jax.lax.cond(state.turn == 0, self.begin, lambda state: state, state)
+        rollout, part = state.rollout.minibatch(state.turn % self.minibatches, self.minibatches, key_order)
+        actor, metrics = descend(state.actor, adam(self.learning_rate), self.policy_loss, state.old, part, key_loss)
+        value, value_metrics = descend(state.value, adam(self.value_learning_rate), self.value_loss, part)
+        turn = (state.turn + 1) % (self.epochs * self.minibatches)
+        state = dataclasses.replace(state, actor=actor, value=value, rollout=rollout, turn=turn)
+        return state, prefix("critic", value_metrics) | prefix("actor", metrics)

@@ -55,6 +55,11 @@ ALGORITHMS = {
                        "online_settings": {"critic.weight": 0.0}}),
     "ppo": Entry("understudy.algorithms.ppo:ppo", "clipped policy gradient on what was just played", "1707.06347",
                  run={"offline": 0}),
+    "dppo": Entry("understudy.algorithms.dppo:dppo", "PPO through a diffusion policy's denoising steps", "2409.00588",
+                  run={"offline": 0}),
+    "uni_o4": Entry("understudy.algorithms.uni_o4:uni_o4", "PPO off line on learned values, then on line", "2311.03351",
+                    run={"online_settings": {"learning_rate": 2e-5, "value_learning_rate": 2e-4, "clip": 0.05,
+                                             "entropy": 0.01}}),
     "ooo": Entry("understudy.algorithms.ooo:ooo", "explore with a bonus, then retrain offline", "2310.08558",
                  run={"switch": "retrain", "online_settings": {"bonus": 10.0}}),  # 10: the authors' AntMaze, Kitchen
     "jsrl": Entry("understudy.algorithms.jsrl:jsrl", "the offline policy plays the start of episodes", "2204.02372",

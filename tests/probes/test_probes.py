@@ -22,7 +22,8 @@ from understudy.wrappers import core_of
 
 GAMMA, B = 0.8, 128
 SAME = ("ooo", "jsrl", "qc_fql")  # wrappers around what is here already
-LEARNERS = [n for n in registry.ALGORITHMS if n not in (*SAME, "ppo")]  # PPO plays its own bandit (test_on_policy.py)
+LIVE = ("ppo", "dppo", "uni_o4")  # they play bandits of their own (test_on_policy.py)
+LEARNERS = [n for n in registry.ALGORITHMS if n not in (*SAME, *LIVE)]
 CRITICS = [n for n in LEARNERS if n != "bc"]
 SLOW = ("pa_rl",)  # minutes: `make learn`
 

@@ -180,14 +180,18 @@ def test_a_log_shorter_than_its_checkpoint_says_is_not_padded(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == "{}\n"
 
 
-def test_a_clone_goes_on_as_ppo(pendulum, tmp_path):
+@pytest.mark.parametrize("algorithm, policy", [("ppo", "gaussian"), ("dppo", "diffusion")])
+def test_a_clone_goes_on_as_an_on_policy_algorithm(pendulum, tmp_path, algorithm, policy):
     """The offline phase that is over is no reason to refuse an algorithm that learns live only."""
     few = {"policy.hidden": (8, 8)}
-    run = small(pendulum, tmp_path / "run", "bc", settings=few)
-    actor = {k: v for k, v in arrays_of(run).items() if "['state'].actor.params" in k or ".actor.params" in k}
-    run = understudy.resume(run, algorithm="ppo", settings=few, online=4)  # too few steps for an update
+    run = small(pendulum, tmp_path / "run", "bc", settings=few | {"policy": policy})
+    actor = {k: v for k, v in arrays_of(run).items() if ".actor.params" in k}
+    run = understudy.resume(run, algorithm=algorithm, settings=few, online=4)  # too few steps for an update
     after = arrays_of(run)
     assert actor and all(np.array_equal(v, after[k]) for k, v in actor.items())
+    base = {k: v for k, v in after.items() if ".base" in k}
+    assert bool(base) == (algorithm == "dppo"), "the frozen half of the chain is the clone as well"
+    assert all(np.array_equal(v, actor[k.replace(".base", ".actor.params")]) for k, v in base.items())
 
 
 def test_a_resumed_run_is_evaluated_as_often_as_is_asked_for_now(pendulum, tmp_path):
@@ -200,3 +204,16 @@ def test_a_resumed_run_is_evaluated_as_often_as_is_asked_for_now(pendulum, tmp_p
         understudy.resume(run, online=60, episodes=2.5)
     with pytest.raises(SettingsError, match="episodes is 0; give at least 1"):
         understudy.resume(run, online=60, episodes=0)
+
+
+def test_an_on_policy_algorithm_that_learns_offline_goes_live_in_the_same_run(pendulum, tmp_path):
+    """20 updates on the data, the last of them improving; then a burst of 2 on each 16 live steps."""
+    few = {"policy.hidden": (8, 8), "hidden": (8, 8), "model.hidden": (8,), "clones": 2, "horizon": 1, "rollouts": 4,
+           "steps_per_rollout": 16, "epochs": 1, "minibatches": 2}  # fmt: skip
+    run = small(pendulum, tmp_path / "run", "uni_o4", settings=few, online=40, checkpoint_every=0)
+    after = arrays_of(run)
+    assert after["['state'].step"] == 20 + 2 * (40 // 16) and after["['state'].rollout.filled"] == 40
+    assert (after["['state'].best"] > -1e30).all(), "clones were judged"
+    accepted, acts = (after[f"['state'].{of}['network']['params']['Dense_0']['bias']"][0]
+                      for of in ("accepted", "actor.params"))  # fmt: skip
+    assert not any(np.array_equal(x, acts) for x in accepted), "what acts has learned from what it played"

@@ -1,17 +1,21 @@
-"""Advantages, the clipped surrogate and rollouts, by hand; and PPO in a bandit it must solve."""
+"""Advantages, the clipped surrogate, rollouts and DPPO's bounds, by hand; and bandits that must be solved."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from understudy.algorithms.dppo import DPPO
 from understudy.algorithms.ppo import PPO
 from understudy.errors import SettingsError
 from understudy.losses import clipped_surrogate, generalised_advantages
 from understudy.on_policy import Rollout
 from understudy.policies.deterministic import Deterministic
+from understudy.policies.diffusion import Diffusion
 from understudy.policies.gaussian import Gaussian
 
 
@@ -56,32 +60,88 @@ def test_a_rollout_holds_the_last_steps_in_order_and_an_epoch_goes_over_all_of_t
     assert sorted(seen) == [3, 4, 5, 13, 14, 15]
 
 
-def test_ppo_finds_the_better_action_from_its_own_play_alone():
-    """One step an episode, reward 1 - (a - 0.5)^2; and not a thing is learned before the rollout is assessed."""
-    algorithm = PPO(policy=Gaussian(action_size=1, hidden=(16,)), hidden=(16,), steps_per_rollout=16, lanes=8, epochs=4,
-                    minibatches=4, learning_rate=3e-3)  # fmt: skip
+def solve(algorithm, bursts: int):
+    """One step an episode, reward 1 - (a - 0.5)^2, 16 steps of 8 environments a burst: the state after them, and the
+    observations."""
     observations = jnp.ones((8, 1))
     state = algorithm.init(jax.random.key(0), {"observations": observations, "actions": jnp.zeros((8, 1))})
 
     @jax.jit
     def burst(state, key):
         def step(i, state):
-            actions, _ = algorithm.act(state, observations, jax.random.fold_in(key, i))
+            actions, carry = algorithm.act(state, observations, jax.random.fold_in(key, i))
             played = {"observations": observations, "actions": actions, "next_observations": observations,
                       "rewards": 1 - (actions[:, 0] - 0.5) ** 2, "masks": jnp.zeros(8),
                       "ends": jnp.ones(8)}  # fmt: skip
-            return algorithm.observe(state, played)
+            return algorithm.observe(state, played, carry)
 
         state = jax.lax.fori_loop(0, 16, step, state)
         body = lambda i, state: algorithm.update(state, {}, jax.random.fold_in(key, 100 + i))[0]
         return jax.lax.fori_loop(0, 16, body, state)
 
-    for i in range(40):
+    for i in range(bursts):
         state = burst(state, jax.random.key(i))
     assert int(state.turn) == 0, "a burst is one whole number of epochs"
+    return state, observations
+
+
+BANDIT = dict(hidden=(16,), steps_per_rollout=16, lanes=8, epochs=4, minibatches=4, learning_rate=3e-3)
+
+
+def test_ppo_finds_the_better_action_from_its_own_play_alone():
+    algorithm = PPO(policy=Gaussian(action_size=1, hidden=(16,)), **BANDIT)
+    state, observations = solve(algorithm, 40)
     mode, _ = algorithm.act(state, observations, jax.random.key(0), greedy=True)
     np.testing.assert_allclose(mode, 0.5, atol=0.1)
     np.testing.assert_allclose(algorithm.v(state.value.params, observations), 1.0, atol=0.2)
+
+
+def test_dppo_finds_it_through_its_denoising_steps():
+    policy = Diffusion(action_size=1, hidden=(16,), steps=4)
+    algorithm = DPPO(policy=policy, fine_tuned=2, clip=0.2, first_clip=0.1, **BANDIT)
+    state, observations = solve(algorithm, 30)
+    actions, _ = algorithm.act(state, jnp.ones((64, 1)), jax.random.key(0), greedy=True)
+    assert float(((actions - 0.5) ** 2).mean()) < 0.02, "0.04 is a deviation of 0.2"
+    start = algorithm.init(jax.random.key(0), {"observations": observations, "actions": jnp.zeros((8, 1))})
+    jax.tree.map(np.testing.assert_array_equal, state.base, start.base)
+
+
+def test_each_denoising_step_of_dppo_has_its_bound_and_its_discount(monkeypatch):
+    """Three steps, the first furthest from the action; ratios 1.5, an advantage of 2."""
+    algorithm = DPPO(policy=Diffusion(action_size=1), clip=0.3, first_clip=0.1, clip_rate=3.0, denoising_discount=0.5)
+    monkeypatch.setattr(DPPO, "log_probs", lambda self, params, *_: params)
+    batch = {"observations": None, "chain": None, "advantages": jnp.array([2.0])}
+    loss, metrics = algorithm.policy_loss(jnp.full((1, 3), jnp.log(1.5)), jnp.zeros((1, 3)), batch, None)
+    middle = 0.1 + 0.2 * (np.exp(1.5) - 1) / (np.exp(3) - 1)
+    gains = [1.1 * 0.5, (1 + middle) * 1.0, 1.3 * 2.0]
+    np.testing.assert_allclose(-loss, np.mean(gains), rtol=1e-6)
+    assert metrics["clipped"] == 1
+    alone = DPPO(policy=Diffusion(action_size=1), fine_tuned=1, clip=0.3, first_clip=0.1)
+    loss, _ = alone.policy_loss(jnp.log(jnp.array([[1.5]])), jnp.zeros((1, 1)), batch, None)
+    np.testing.assert_allclose(-loss, 1.3 * 2.0, rtol=1e-6)
+
+
+def test_dppo_scores_what_it_has_played_as_it_played_it():
+    """A chain of steps mu + 0.2 eps, so that each density is known; the first steps are the base's."""
+    policy = Diffusion(action_size=2, hidden=(8,), temperature=0.0)
+    algorithm = DPPO(policy=policy, min_std=0.2, noise_clip=9.0)
+    batch = {"observations": jnp.ones((4, 3)), "actions": jnp.zeros((4, 2))}
+    state = algorithm.init(jax.random.key(0), batch)
+    key = jax.random.key(3)
+    actions, carry = algorithm.act(state, batch["observations"], key)
+    assert carry["chain"].shape == (4, 4, 2)
+    np.testing.assert_array_equal(actions, jnp.clip(carry["chain"][:, -1], -1, 1))
+    eps = jax.random.normal(jax.random.split(key)[1], (5, 4, 2))[2:]
+    expected = np.clip(-0.5 * eps**2 - np.log(0.2 * np.sqrt(2 * np.pi)), -5, 2).mean(-1).T
+    got = algorithm.log_probs(state.actor.params, batch["observations"], carry["chain"])
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+    another = jax.tree.map(lambda x: x + 0.1, state.actor.params)
+    tuned = dataclasses.replace(state, actor=dataclasses.replace(state.actor, params=another))
+    _, moved = algorithm.act(tuned, batch["observations"], key)
+    np.testing.assert_array_equal(moved["chain"][:, 0], carry["chain"][:, 0])
+    assert not np.allclose(moved["chain"][:, 1], carry["chain"][:, 1])
+    _, moved = algorithm.act(dataclasses.replace(state, base=another), batch["observations"], key)
+    assert not np.allclose(moved["chain"][:, 0], carry["chain"][:, 0])
 
 
 def test_what_ppo_cannot_use_is_refused():
@@ -90,3 +150,8 @@ def test_what_ppo_cannot_use_is_refused():
         PPO(policy=Deterministic(action_size=1)).init(jax.random.key(0), batch)
     with pytest.raises(SettingsError, match="10 steps of 3 environments do not split into 4 equal minibatches"):
         PPO(policy=Gaussian(action_size=1), steps_per_rollout=10, lanes=3, minibatches=4).init(jax.random.key(0), batch)
+    for policy in (Gaussian(action_size=1), Diffusion(action_size=1, clip="noisy")):
+        with pytest.raises(SettingsError, match="DPPO needs a policy whose denoising steps are Gaussian"):
+            DPPO(policy=policy).init(jax.random.key(0), batch)
+    with pytest.raises(SettingsError, match="fine_tuned is 6; give at most the 5 steps"):
+        DPPO(policy=Diffusion(action_size=1), fine_tuned=6).init(jax.random.key(0), batch)

@@ -78,27 +78,37 @@ class Diffusion(Policy):
         count = self.sample_steps or self.steps
         return np.round(np.arange(1, count + 1) * self.steps / count).astype(int) - 1
 
-    def chain(self, params, observations, x, noise=None):
-        """From x_T [B, A] to actions [B, A], by ddpm with noise [S, B, A], by ddim without."""
+    def rows(self, noisy: bool = True) -> tuple[np.ndarray, ...]:
+        """What each step takes, [S] each, from noise to action: the time, the share of the signal and of the noise
+        before and after the step, and the deviation sigma of fresh noise (ddpm), 0 where not `noisy` (ddim)."""
         kept = signal(self.schedule, self.steps)[self.visits]
         before = np.append(1.0, kept[:-1])
         beta = 1 - kept / before
-        posterior = beta * (1 - before) / (1 - kept) * (noise is not None)
+        posterior = beta * (1 - before) / (1 - kept) * noisy
         sigma = np.sqrt(posterior if self.variance == "posterior" else beta * (before < 1))
         rows = (self.visits, kept**0.5, (1 - kept) ** 0.5, before**0.5, (1 - before - posterior) ** 0.5, sigma)
+        return tuple(v[::-1] for v in rows)
+
+    def denoised(self, params, observations, x, row):
+        """The mean [B, A] of what the step `row` (entries of `rows`) makes of x [B, A]."""
+        time, signal_now, noise_now, signal_next, noise_next, _ = row
+        eps = self.denoiser.apply(params, observations, x, jnp.full((*x.shape[:-1], 1), time))
+        action = (x - noise_now * eps) / signal_now
+        if self.clip == "action":
+            action = jnp.clip(action, -1, 1)
+        return signal_next * action + noise_next * (x - signal_now * action) / noise_now
+
+    def chain(self, params, observations, x, noise=None):
+        """From x_T [B, A] to actions [B, A], by ddpm with noise [S, B, A], by ddim without."""
 
         def step(x, row):
-            (time, signal_now, noise_now, signal_next, noise_next, sigma), draw = row
-            eps = self.denoiser.apply(params, observations, x, jnp.full((*x.shape[:-1], 1), time))
-            action = (x - noise_now * eps) / signal_now
-            if self.clip == "action":
-                action = jnp.clip(action, -1, 1)
-            x = signal_next * action + noise_next * (x - signal_now * action) / noise_now
+            row, draw = row
+            x = self.denoised(params, observations, x, row)
             if noise is not None:
-                x = x + self.temperature * sigma * draw
+                x = x + self.temperature * row[-1] * draw
             return jnp.clip(x, -1, 1) if self.clip == "noisy" else x, ()
 
-        rows = [jnp.asarray(v[::-1], x.dtype) for v in rows]
+        rows = [jnp.asarray(v, x.dtype) for v in self.rows(noise is not None)]
         return jnp.clip(jax.lax.scan(step, x, (rows, noise))[0], -1, 1)
 
     def latent(self, params, observations, noise):

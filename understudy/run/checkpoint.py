@@ -43,8 +43,9 @@ def restore(like, arrays: dict[str, np.ndarray], what: str = "checkpoint"):
     return jax.tree_util.tree_map_with_path(one, like)
 
 
-# Where a target network starts when there is none to carry over: as a copy of what it follows.
-FOLLOWS = (("['state'].target", "['state'].actor.params"), ("['state'].critic.target", "['state'].critic.q.params"))
+# Where a target network or a frozen base starts when there is none to carry over: as a copy of what it follows.
+FOLLOWS = (("['state'].target", "['state'].actor.params"), ("['state'].critic.target", "['state'].critic.q.params"),
+           ("['state'].base", "['state'].actor.params"))  # fmt: skip
 
 
 def carry_over(like, arrays: dict[str, np.ndarray]) -> tuple:

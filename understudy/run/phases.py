@@ -92,6 +92,8 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
         core = dataclasses.replace(core, demo_share=float(next((p.offline_share for p in phases if p.acts), 1)))
     if getattr(core, "fit_from", 0) == -1:
         core = dataclasses.replace(core, fit_from=float(updates))
+    if getattr(core, "offline_steps", 0) == -1:
+        core = dataclasses.replace(core, offline_steps=float(updates))
     return with_core(algo, core)
 
 
