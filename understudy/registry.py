@@ -56,7 +56,8 @@ ALGORITHMS = {
     "ppo": Entry("understudy.algorithms.ppo:ppo", "clipped policy gradient on what was just played", "1707.06347",
                  run={"offline": 0}),
     "ooo": Entry("understudy.algorithms.ooo:ooo", "explore with a bonus, then retrain offline", "2310.08558",
-                 run={"switch": "retrain", "online_settings": {"bonus": 10.0}}),  # 10: the authors' AntMaze, Kitchen
+                 run={"switch": "retrain+successes:0.03125",  # 8 of 256 transitions
+                      "online_settings": {"bonus": 10.0}}),  # both: the authors' AntMaze, Kitchen
     "jsrl": Entry("understudy.algorithms.jsrl:jsrl", "the offline policy plays the start of episodes", "2204.02372",
                   run={"online_settings": {"follow": 0.0}}),
     "arsq": Entry("understudy.algorithms.arsq:arsq", "soft Q-learning over tokens of the action", "2502.00288",

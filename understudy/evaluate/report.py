@@ -615,7 +615,8 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
                 known |= layer.pop(f"{name}_settings", {})
             usual |= layer
         # Options one by one say the usual; what they cannot say takes the whole switch.
-        whole = bool(live_phase) and (switch.end, switch.reset) != (expected.end, expected.reset)
+        whole = bool(live_phase) and (switch.end, switch.reset, switch.successes) != (
+            expected.end, expected.reset, expected.successes if switch.retrain else None)  # fmt: skip
         units = {"offline": "updates", "warmup": "env_steps", "online": "env_steps", "retrain": "updates"}
         for name, unit in units.items():
             length = sum(int(p.get(unit) or 0) for p in phases if p.get("name") == name)
@@ -737,6 +738,7 @@ def _phases(manifest: dict) -> str:
         share = _value(p.get("offline_share"))
         if p.get("anneal"):
             share += f" → {_value(p['anneal'][0])} over {p['anneal'][1]:,} steps"
+        share += f", successes {_value(p['successes'])}" if p.get("successes") else ""
         fresh = ["everything"] if p.get("restart") else p.get("reset") or ()
         own = " ".join(f"{name} {_value(value)}" for name, value in p.get("settings") or ())
         cells = (p.get("name"), f"{int(p.get('updates') or 0):,}", f"{int(p.get('env_steps') or 0):,}",

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from understudy.data.replay import Buffer, HostBuffer
-from understudy.data.samplers import Sampler
+from understudy.data.samplers import Sampler, successes
 from understudy.errors import DivergenceError, SettingsError
 from understudy.progress import bar, say
 from understudy.run import checkpoint, external, programs
@@ -111,6 +111,7 @@ class Loop:
         self.replay: Buffer | None = None
         self.collector: Collector | None = None
         self.pool = None
+        self.marks: dict = {}  # of the phase's sampler
         self._kept: tuple[dict, dict] | None = None  # the collector as it was last saved
         self.names: tuple[str, ...] = ()
         self._stop: int | None = None
@@ -157,7 +158,8 @@ class Loop:
     def _sampler(self, phase: Phase) -> Sampler:
         anneals = phase.anneal is not None and self.has_data
         share = 0.5 if anneals else phase.offline_share if self.has_data else 0.0
-        shares = (("prior", share), ("replay", 1 - share))
+        rest = 1 - phase.successes
+        shares = (("prior", rest * share), ("replay", rest * (1 - share)), ("successes", phase.successes))
         return Sampler(
             batch_size=self.plan.batch_size,
             shares=tuple((n, s) for n, s in shares if s > 0),
@@ -168,6 +170,19 @@ class Loop:
             discount=discount_of(self.algo),
             share=phase.share_at(0) if anneals else None,
         )
+
+    def _marks(self, sampler: Sampler) -> dict:
+        """Where the steps of highest reward lie in the sources of `sampler`, {} where it asks for none."""
+        shares = dict(sampler.shares)
+        if "successes" not in shares:
+            return {}
+        rewards = {}
+        if "prior" in shares:
+            data = self.host.take("rewards", slice(None)) if self.host else self.sources["prior"].data["rewards"]
+            rewards["prior"] = np.broadcast_to(data, (len(self.plan.seeds), len(data)))
+        if "replay" in shares:
+            rewards["replay"] = np.asarray(self.replay.data["rewards"])[:, : int(self.replay.size)]
+        return successes(rewards)
 
     # --- the run ------------------------------------------------------------------------------------------------
 
@@ -222,7 +237,8 @@ class Loop:
             self.evaluate("start")
         with contextlib.ExitStack() as stack:
             sampler = self._sampler(phase)
-            reader = stack.enter_context(Prefetch(self.host, sampler, self.keys[programs.UPDATE], HOST_CHUNK))
+            self.marks, keys = self._marks(sampler), self.keys[programs.UPDATE]
+            reader = stack.enter_context(Prefetch(self.host, sampler, keys, HOST_CHUNK, self.marks))
             while True:
                 if self._due(phase):
                     self._flush(phase)
@@ -256,7 +272,7 @@ class Loop:
         given = reader.take(c.updates, count)
         self.state, totals, bad = self.calls.chunk(
             self.algo, self.state, self.sources, replay, sampler, self.keys[programs.UPDATE],
-            c.updates, c.updates + count, given, self.names,
+            c.updates, c.updates + count, given, self.names, self.marks,
         )  # fmt: skip
         totals, bad = np.asarray(totals), np.asarray(bad)
         if self._compiled and self.host is None:

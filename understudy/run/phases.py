@@ -24,6 +24,7 @@ class Phase:
       random_actions: act uniformly at random (a policy that was never trained).
       restart: start from freshly initialised parameters.
       reset: what starts afresh on entry: "optimizer", "critic".
+      successes: share of each batch from the steps of highest reward, where the phase does not act.
       settings: (dotted name, number): settings of the algorithm that hold during this phase only.
     """
 
@@ -36,6 +37,7 @@ class Phase:
     random_actions: bool = False
     restart: bool = False
     reset: tuple[str, ...] = ()
+    successes: float = 0.0
     settings: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self):
@@ -141,7 +143,8 @@ def plan(
         Phase("warmup", env_steps=warmup, offline_share=share, random_actions=not pretrained),
         Phase("online", env_steps=online, utd=utd, offline_share=share, anneal=anneal, reset=switch.reset or (),
               settings=tuple(online_settings)),
-        Phase("retrain", updates=retrain, offline_share=everything if warmup or online else 1.0, restart=True),
+        Phase("retrain", updates=retrain, offline_share=everything if warmup or online else 1.0, restart=True,
+              successes=switch.successes or 0.0),
     ]  # fmt: skip
     phases = [p for p in phases if p.units]
     if not phases:

@@ -14,9 +14,10 @@ class Prefetch:
     """`take(start, count)` gives the host's part of updates start ... start + count of every seed, by source name
     [count, K, B, ...], or {} where no source is on the host. What comes next is read while the caller computes."""
 
-    def __init__(self, host, sampler, keys, ahead: int):
+    def __init__(self, host, sampler, keys, ahead: int, marks=None):
         self._host = host if sampler.sizes().get("prior") else None
         self._sampler, self._keys, self._ahead = sampler, keys, ahead
+        self._marks = {k: v for k, v in (marks or {}).items() if k == "prior"}
         self._pool = concurrent.futures.ThreadPoolExecutor(1) if self._host is not None else None
         self._next: dict[tuple[int, int], concurrent.futures.Future] = {}
 
@@ -37,7 +38,8 @@ class Prefetch:
 
     def _read(self, start: int, count: int):
         sizes = {name: self._host.size for name, _ in self._sampler.shares}
-        positions = programs.draw_positions(self._sampler, sizes, self._keys, start, np.arange(count))["prior"]
+        numbers = np.arange(count)
+        positions = programs.draw_positions(self._sampler, sizes, self._keys, start, numbers, self._marks)["prior"]
         flat = np.asarray(positions)  # [n, K, B]
         batch = self._sampler.read(self._host, flat.reshape(-1))
         return jax.tree.map(lambda x: x.reshape(*flat.shape, *x.shape[1:]), batch)
