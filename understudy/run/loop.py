@@ -21,7 +21,7 @@ from understudy.data.replay import Buffer, HostBuffer
 from understudy.data.samplers import Sampler, successes
 from understudy.errors import DivergenceError, SettingsError
 from understudy.progress import bar, say
-from understudy.run import checkpoint, external, programs
+from understudy.run import candidates, checkpoint, external, programs
 from understudy.run.cache import keep_compiled
 from understudy.run.collect import Collector
 from understudy.run.folder import RunFolder
@@ -104,7 +104,7 @@ class Loop:
         self.host = data if isinstance(data, HostBuffer) else None
         self.sources = {} if data is None or self.host else {"prior": Buffer.full(data)}
         self.has_data = data is not None
-        self.keys = {n: programs.seed_keys(plan.seeds, n) for n in range(4)}
+        self.keys = {n: programs.seed_keys(plan.seeds, n) for n in range(5)}
         self.counters = Counters()
         self.state: Any = None
         self.carry: Any = None  # of live acting, see `core`
@@ -112,6 +112,8 @@ class Loop:
         self.collector: Collector | None = None
         self.pool = None
         self.marks: dict = {}  # of the phase's sampler
+        self.columns: dict = {}  # beside the sources, by their name: proposals of the policy
+        self.proposer: Any = None  # its parameters as these were drawn
         self._kept: tuple[dict, dict] | None = None  # the collector as it was last saved
         self.names: tuple[str, ...] = ()
         self._stop: int | None = None
@@ -184,6 +186,25 @@ class Loop:
             rewards["replay"] = np.asarray(self.replay.data["rewards"])[:, : int(self.replay.size)]
         return successes(rewards)
 
+    def _propose(self, sampler: Sampler, reader) -> None:
+        """Draw the policy's proposals where they are due. After a resume they are drawn again from what the policy was
+        when they were drawn last."""
+        c, every = self.counters, candidates.lasting(self.algo)
+        if not every or (self.columns and c.unit % every):
+            return
+        since = c.unit % every
+        if not since or self.proposer is None:
+            self.proposer = jax.tree.map(jnp.copy, candidates.proposer_of(self.algo, self.state))
+        sources = {"prior": self.host or self.sources.get("prior"), "replay": self.replay}
+        self.columns = {}  # no memory for two
+        for i, name in enumerate(n for n, _ in sampler.shares if n in sources):
+            keys = jax.vmap(lambda k: jax.random.fold_in(jax.random.fold_in(k, c.updates - since), i))(  # noqa: B023
+                self.keys[programs.PROPOSE])  # fmt: skip
+            found = candidates.of_seeds(self.algo, self.proposer, sources[name], name == "replay", keys)
+            self.columns[name] = found
+            if sources[name] is self.host:
+                reader.beside(found)
+
     # --- the run ------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -217,6 +238,7 @@ class Loop:
             self._make_collector()
         if self.counters.entered:
             return
+        self.proposer = None
         if phase.restart or phase.reset:
             keys = jax.vmap(lambda k: jax.random.fold_in(k, self.counters.phase + 1))(self.keys[programs.INIT])
             fresh = programs.initialise(self.algo, keys, self._example_batch())
@@ -247,12 +269,14 @@ class Loop:
                     break
                 self._pause()
                 stop = phase.units
-                if every := plan.every(phase):
-                    stop = min(stop, (c.unit // every + 1) * every)
+                for every in (plan.every(phase), candidates.lasting(self.algo)):
+                    stop = min(stop, (c.unit // every + 1) * every) if every else stop
+                self._propose(sampler, reader)
                 before = c.unit
                 shown = advance(phase, sampler, reader, stop)
                 progress.advance(min(c.unit, phase.units) - before, **shown)
             self._flush(phase)
+            self.columns = {}
 
     def _due(self, phase: Phase) -> bool:
         c, every = self.counters, self.plan.every(phase)
@@ -268,10 +292,13 @@ class Loop:
         c = self.counters
         count = min(stop - c.unit, self._chunk)
         replay = self.replay if "replay" in dict(sampler.shares) else None
+        sources = {n: s.beside(self.columns.get(n, {})) for n, s in self.sources.items()}
+        if "replay" in self.columns:
+            replay = replay.beside(self.columns["replay"])
         begin = time.monotonic()
         given = reader.take(c.updates, count)
         self.state, totals, bad = self.calls.chunk(
-            self.algo, self.state, self.sources, replay, sampler, self.keys[programs.UPDATE],
+            self.algo, self.state, sources, replay, sampler, self.keys[programs.UPDATE],
             c.updates, c.updates + count, given, self.names, self.marks,
         )  # fmt: skip
         totals, bad = np.asarray(totals), np.asarray(bad)
@@ -497,6 +524,8 @@ class Loop:
             raise DivergenceError(  # the last update's gradient, which no metric has shown yet
                 f"{bad.partition('.')[2] or bad} became NaN by update {c.updates:,}; {self._way_out()}"
             )
+        if self.proposer is not None:
+            arrays |= checkpoint.flatten({"proposer": self.proposer})
         meta = {"counters": dataclasses.asdict(c), "logs": self.folder.offsets(), "identity": self.identity,
                 "phases": [dataclasses.asdict(p) for p in self.plan.phases]}  # fmt: skip
         if self.replay is not None:
@@ -517,6 +546,9 @@ class Loop:
         if same:
             self.state = checkpoint.restore({"state": self.state}, arrays)["state"]
             external.restore(self.algo, arrays)
+            if any(k.startswith("['proposer']") for k in arrays) and candidates.lasting(self.algo):
+                like = candidates.proposer_of(self.algo, self.state)
+                self.proposer = checkpoint.restore({"proposer": like}, arrays)["proposer"]
         else:
             self.state, kept = checkpoint.carry_over({"state": self.state}, arrays)
             self.state = self.state["state"]

@@ -70,7 +70,7 @@ class Phase:
 def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
     """`algo` with what depends on its run filled in: a policy step for each live step, what lasts as long as the
     offline phase, the share of demonstrations in live batches (1 where nothing is live), room for the steps of `lanes`
-    environments.
+    environments, and proposals that are stored only where no new transitions come in.
 
     Args:
       phase: as it is in this phase, with the phase's own settings; an offline phase has no live steps, and a policy
@@ -88,6 +88,9 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
     if getattr(core, "decay_steps", 0) == -1:
         core = dataclasses.replace(core, decay_steps=float(updates // offline_delay))
     extraction = getattr(core, "extraction", None)
+    if phase is not None and phase.acts and hasattr(core, "policy") and getattr(extraction, "cached", False):
+        extraction = dataclasses.replace(extraction, cached=False)
+        core = dataclasses.replace(core, extraction=extraction)
     if getattr(extraction, "imitation_steps", 0) == -1:
         core = dataclasses.replace(core, extraction=dataclasses.replace(extraction, imitation_steps=float(updates)))
     if getattr(core, "demo_share", 0) == -1:

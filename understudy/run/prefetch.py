@@ -20,6 +20,7 @@ class Prefetch:
         self._marks = {k: v for k, v in (marks or {}).items() if k == "prior"}
         self._pool = concurrent.futures.ThreadPoolExecutor(1) if self._host is not None else None
         self._next: dict[tuple[int, int], concurrent.futures.Future] = {}
+        self._hosts = [self._host]
 
     def __enter__(self):
         return self
@@ -27,6 +28,12 @@ class Prefetch:
     def __exit__(self, *_):
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+    def beside(self, columns: dict[str, np.ndarray]) -> None:
+        """Give the host's batches these columns [K, N, ...] from now on, those that were read ahead as well."""
+        seeds = len(next(iter(columns.values())))
+        self._hosts = [self._host.beside({k: v[i] for k, v in columns.items()}) for i in range(seeds)]
+        self._next = {}
 
     def take(self, start: int, count: int) -> dict:
         if self._host is None:
@@ -40,6 +47,8 @@ class Prefetch:
         sizes = {name: self._host.size for name, _ in self._sampler.shares}
         numbers = np.arange(count)
         positions = programs.draw_positions(self._sampler, sizes, self._keys, start, numbers, self._marks)["prior"]
-        flat = np.asarray(positions)  # [n, K, B]
-        batch = self._sampler.read(self._host, flat.reshape(-1))
-        return jax.tree.map(lambda x: x.reshape(*flat.shape, *x.shape[1:]), batch)
+        hosts = self._hosts
+        parts = np.split(np.asarray(positions), len(hosts), 1)  # [n, K, B], or [n, 1, B] of each seed
+        shaped = lambda batch, at: jax.tree.map(lambda x: x.reshape(*at.shape, *x.shape[1:]), batch)
+        read = [shaped(self._sampler.read(host, at.reshape(-1)), at) for host, at in zip(hosts, parts)]
+        return read[0] if len(read) == 1 else jax.tree.map(lambda *x: np.concatenate(x, 1), *read)

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from understudy.data.replay import Buffer
+from understudy.data.replay import PER_SEED, Buffer
 
 NEVER = jnp.iinfo(jnp.int32).max
-INIT, UPDATE, ACT, EVALUATE = range(4)  # streams of randomness
+INIT, UPDATE, ACT, EVALUATE, PROPOSE = range(5)  # streams of randomness
 
 
 def seed_keys(seeds, stream: int) -> jax.Array:
@@ -53,6 +53,12 @@ def replay_axes(replay: Buffer) -> Buffer:
     return Buffer(data=0, size=None, head=None, lanes=replay.lanes)
 
 
+def source_axes(sources: dict) -> dict:
+    """Seeds share the data but for what is kept beside them."""
+    own = lambda source: {name: 0 if name in PER_SEED else None for name in source.data}
+    return {n: Buffer(data=own(s), size=None, head=None, lanes=s.lanes) for n, s in sources.items()}
+
+
 @jax.jit
 def initialise(algo, keys, batch):
     """Fresh states [K, ...] of every seed."""
@@ -64,9 +70,9 @@ def chunk(algo, state, sources, replay, sampler, keys, start, stop, given, names
     """Updates `start` to `stop` of every seed. Returns the state, the sums of the metrics [K, M] and, for each, the
     first update at which it was not finite [K, M] (NEVER if it was). `given`: host batches [n, K, B, ...] or {};
     `marks`: of the sampler, with a leading seed axis."""
-    one = (0, None, replay_axes(replay) if replay is not None else None, 0, 0, 0)
+    one = (0, None, source_axes(sources), replay_axes(replay) if replay is not None else None, 0, 0, 0)
 
-    def update(state, i, replay, key, given, marks):
+    def update(state, i, sources, replay, key, given, marks):
         key_sample, key_update = jax.random.split(jax.random.fold_in(key, i))
         every = sources if replay is None else sources | {"replay": replay}
         batch = sampler(every, key_sample, given, marks)
@@ -76,7 +82,7 @@ def chunk(algo, state, sources, replay, sampler, keys, start, stop, given, names
     def body(i, carry):
         state, total, bad = carry
         now = jax.tree.map(lambda x: x[i - start], given)
-        state, values = over_seeds(update, one, (0, 0))(state, i, replay, keys, now, marks)
+        state, values = over_seeds(update, one, (0, 0))(state, i, sources, replay, keys, now, marks)
         return state, total + values, jnp.minimum(bad, jnp.where(jnp.isfinite(values), NEVER, i))
 
     zeros = jnp.zeros((len(keys), len(names)))
