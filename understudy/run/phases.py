@@ -69,8 +69,8 @@ class Phase:
 
 def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
     """`algo` with what depends on its run filled in: a policy step for each live step, what lasts as long as the
-    offline phase, the share of demonstrations in live batches (1 where nothing is live), room for the steps of `lanes`
-    environments, and proposals that are stored only where no new transitions come in.
+    offline phase, the share of the data in its batches (of the first live phase; 1 where nothing is live), room for the
+    steps of `lanes` environments, and proposals that are stored only where no new transitions come in.
 
     Args:
       phase: as it is in this phase, with the phase's own settings; an offline phase has no live steps, and a policy
@@ -93,8 +93,12 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
         core = dataclasses.replace(core, extraction=extraction)
     if getattr(extraction, "imitation_steps", 0) == -1:
         core = dataclasses.replace(core, extraction=dataclasses.replace(extraction, imitation_steps=float(updates)))
+    mixed = phase or next((p for p in phases if p.acts), None)
+    share = 1.0 if mixed is None else float(mixed.offline_share)
     if getattr(core, "demo_share", 0) == -1:
-        core = dataclasses.replace(core, demo_share=float(next((p.offline_share for p in phases if p.acts), 1)))
+        core = dataclasses.replace(core, demo_share=share)
+    if getattr(getattr(core, "critic", None), "demo_share", 0) == -1:
+        core = dataclasses.replace(core, critic=dataclasses.replace(core.critic, demo_share=share))
     if getattr(core, "fit_from", 0) == -1:
         core = dataclasses.replace(core, fit_from=float(updates))
     return with_core(algo, core)
