@@ -148,6 +148,7 @@ def _train(p: Parser) -> None:
                    help="a name or a path (understudy list datasets); none: live only")  # fmt: skip
     what = p.add_argument_group("what")
     what.add_argument("--env", metavar="ID", help="environment; default the one of the data set")
+    what.add_argument("--eval-env", metavar="ID", help="evaluate in this one, such as the system that ENV simulates")
     what.add_argument("--action-range", nargs=2, type=number, metavar=("LOW", "HIGH"),
                       help="the actions were recorded in this range; it becomes [-1, 1]")  # fmt: skip
     what.add_argument("--preset", metavar="NAME", help="named settings (understudy list presets)")

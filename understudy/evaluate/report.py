@@ -602,7 +602,8 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
     if manifest.get("algorithm"):
         source = data and (data.get("given") or data.get("source") or data.get("name"))
         words = ["understudy", "train", manifest["algorithm"], *([source] if source else [])]
-        for flag, value in (("--env", env), ("--preset", manifest.get("preset"))):
+        stage = (manifest.get("plan") or {}).get("eval_env")
+        for flag, value in (("--env", env), ("--eval-env", stage), ("--preset", manifest.get("preset"))):
             words += [flag, value] if value else []
         phases, plan = manifest.get("phases", ()), manifest.get("plan") or {}
         live_phase = next((p for p in phases if p.get("name") == "online"), {})
@@ -728,6 +729,8 @@ def _data(manifest: dict) -> list[tuple[str, object]]:
     else:
         rows.append(("data set", "none: learned live only"))
     rows.append(("environment", manifest.get("env") or "none"))
+    if stage := (manifest.get("plan") or {}).get("eval_env"):
+        rows.append(("evaluated in", stage))
     rows.append(("seeds", _value(manifest.get("seeds") or [])))
     return rows
 

@@ -56,6 +56,7 @@ class Plan:
     phases: tuple[Phase, ...]
     seeds: tuple[int, ...]
     env: str | None
+    eval_env: str | None = None  # where episodes are played to evaluate; None: in `env`
     batch_size: int = 256
     n_step: int = 1
     num_envs: int = 1
@@ -435,9 +436,10 @@ class Loop:
                 if self._stop is not None:  # the evaluation will be made anew
                     raise Stopped(self._stop)
 
+            env = plan.eval_env or plan.env
             if self.pool is None:
-                self.pool = Pool(plan.env, envs * k)
-            played = rollouts(act, plan.env, episodes=episodes, seed=seed, num_envs=envs, policies=k,
+                self.pool = Pool(env, envs * k)
+            played = rollouts(act, env, episodes=episodes, seed=seed, num_envs=envs, policies=k,
                               on_episode=played_one, pool=self.pool)  # fmt: skip
         return [
             {
