@@ -189,9 +189,10 @@ def train(args, raw, argv, parser) -> Outcome:
     import understudy
 
     options = _given(
-        args, "env", "eval_env", "action_range", "preset", "seeds", "seed", "out", "offline", "warmup", "online",
-        "retrain", "switch", "batch_size", "n_step", "utd", "offline_share", "num_envs", "replay_capacity",
-        "reward_scale", "reward_bias", "data_on", "episodes", "eval_every", "eval_seed", "baseline", "checkpoint_every", "log",
+        args, "env", "action_range", "preset", "seeds", "seed", "out", "offline", "warmup", "online", "retrain",
+        "switch", "batch_size", "n_step", "utd", "offline_share", "num_envs", "replay_capacity", "reward_scale",
+        "reward_bias", "data_on", "episodes", "eval_every", "eval_seed", "baseline", "checkpoint_every", "log",
+        "eval_env",
     )  # fmt: skip
     if args.no_eval:
         options["evaluate"] = False
