@@ -66,6 +66,8 @@ ALGORITHMS = {
                  run={"offline": 0, "offline_share": 0.5}),
     "hnpg": Entry("understudy.algorithms.hnpg:hnpg", "natural policy gradient, its critic also on data", "2311.08384",
                   run={"offline": 0, "offline_share": 1.0, "batch_size": 1000}),
+    "moorl": Entry("understudy.algorithms.moorl:moorl", "SAC that adapts to the data and to live steps by turns",
+                   "2506.09574", run={"offline": 0, "offline_share": 0.5, "batch_size": 512}),
     "fql": Entry("understudy.algorithms.fql:fql", "one-step policy distilled from a flow, climbing Q", "2502.02538"),
     "idql": Entry("understudy.algorithms.idql:idql", "IQL's values, best of N samples of a diffusion", "2304.10573"),
     "diffusion_ql": Entry("understudy.algorithms.diffusion_ql:diffusion_ql", "a diffusion policy that climbs Q",

@@ -7,7 +7,7 @@ import dataclasses
 from understudy import settings
 from understudy.errors import SettingsError
 from understudy.run.switch import AS_BEFORE, KEEP, SHARE, Switch
-from understudy.wrappers import core_of, with_core, with_lanes
+from understudy.wrappers import core_of, settled, with_core, with_lanes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,13 +95,11 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
         core = dataclasses.replace(core, extraction=dataclasses.replace(extraction, imitation_steps=float(updates)))
     mixed = phase or next((p for p in phases if p.acts), None)
     share = 1.0 if mixed is None else float(mixed.offline_share)
-    if getattr(core, "demo_share", 0) == -1:
-        core = dataclasses.replace(core, demo_share=share)
     if getattr(getattr(core, "critic", None), "demo_share", 0) == -1:
         core = dataclasses.replace(core, critic=dataclasses.replace(core.critic, demo_share=share))
     if getattr(core, "fit_from", 0) == -1:
         core = dataclasses.replace(core, fit_from=float(updates))
-    return with_core(algo, core)
+    return settled(with_core(algo, core), "demo_share", -1, share)
 
 
 def plan(
