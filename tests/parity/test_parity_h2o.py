@@ -31,7 +31,7 @@ def test_h2o(replay, monkeypatch):  # noqa: F811
     monkeypatch.setattr(H2OCritic, "classify", spied)
     replay(DRAWS["noise_pair"], DRAWS["noise_next"], DRAWS["near"])
     actor = Actor(None, (), lambda s, key: jnp.asarray(DRAWS["next_actions"], jnp.float32))
-    still = dataclasses.replace(critic, classifier_learning_rate=0.0)
+    still = dataclasses.replace(critic, classifier_rate=0.0)
     _, metrics = still.update(state, BATCH, actor, KEY)
     close(metrics["pair"], H2O["pair"])
     close(metrics["triple"], H2O["triple"])

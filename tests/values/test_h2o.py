@@ -53,7 +53,7 @@ def test_the_share_of_the_data_is_that_of_the_phase():
 def test_a_simulator_of_other_dynamics_is_found_out_and_trusted_less_where_it_differs():
     """s' = s + a; the simulator has s' = s + 2 a where s > 0. The ratio falls and the gap rises there only."""
     rng = np.random.default_rng(0)
-    critic = H2OCritic(demo_share=0.5, hidden=(8,), classifier_hidden=(64, 64), classifier_learning_rate=3e-3,
+    critic = H2OCritic(demo_share=0.5, hidden=(8,), classifier_hidden=(64, 64), classifier_rate=3e-3,
                        noise=0.02, spread=0.02)  # fmt: skip
     size = 512
 

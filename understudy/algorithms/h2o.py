@@ -58,7 +58,7 @@ class H2OCritic(BootstrapCritic):
     samples: int = static(10, "perturbed next observations for a gap", symbol="K", low=1)
     spread: float = leaf(1.0, "size of the perturbations, in deviations of the data", low=0.0)
     noise: float = leaf(0.1, "deviation of the noise on what the classifiers learn from", low=0.0)
-    classifier_learning_rate: float = leaf(3e-4, "Adam's rate for the classifiers", low=0.0)
+    classifier_rate: float = leaf(3e-4, "Adam's rate for the classifiers", low=0.0)
     classifier_hidden: tuple[int, ...] = static((256, 256), "widths of the classifiers' hidden layers", low=1)
 
     def init(self, key, batch: Batch) -> H2OState:
@@ -67,7 +67,7 @@ class H2OCritic(BootstrapCritic):
         pair = features(batch["observations"], batch["actions"])
         network, following = MLP(2, self.classifier_hidden), features(batch["next_observations"])
         params = {"c": network.init(key_c, pair), "d": network.init(key_d, pair, following)}
-        return H2OState(q=q.q, target=q.target, classifiers=net(params, adam(self.classifier_learning_rate)))
+        return H2OState(q=q.q, target=q.target, classifiers=net(params, adam(self.classifier_rate)))
 
     def logits(self, params: Params, *inputs):
         """c or d, of (real, simulated): [..., 2]."""
@@ -113,7 +113,7 @@ class H2OCritic(BootstrapCritic):
         following = features(batch["next_observations"])
         noisy = [x + self.noise * jax.random.normal(k, x.shape)
                  for x, k in zip((pair, following), jax.random.split(key_noise))]  # fmt: skip
-        optimiser = adam(self.classifier_learning_rate)
+        optimiser = adam(self.classifier_rate)
         classifiers, seen = descend(state.classifiers, optimiser, self.classify, *noisy, real)
         ratio = jnp.clip(jnp.exp(self.log_ratio(classifiers.params, pair, following)), self.ratio_min, self.ratio_max)
         gaps = self.gaps(classifiers.params, pair, following, real, key_gap)
