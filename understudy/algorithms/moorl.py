@@ -28,7 +28,7 @@ from understudy.wrappers import Wrapper
 @pytree
 class MetaState:
     """`inner`: of the algorithm, with phi'; `slow`: phi, as a list of the networks' parameters; `turn`: updates since
-    the last meta-update; `live`: whether D is the replay."""
+    the last meta-update; `live`: 1 where D is the replay."""
 
     inner: Any
     slow: Any = scratch()
@@ -63,7 +63,7 @@ class Meta(Wrapper):
         check_keys("Meta", self.requires, batch)
         inner = self.algorithm.init(key, batch)
         slow = jax.tree.map(jnp.copy, networks(inner))
-        return MetaState(inner=inner, slow=slow, turn=jnp.int32(0), live=jnp.bool_(False))
+        return MetaState(inner=inner, slow=slow, turn=jnp.int32(0), live=jnp.int32(0))
 
     def part(self, batch: Batch, live) -> Batch:
         """Half as many rows, all of the replay where `live`, else all of the data; of those there are, where all are of
@@ -77,8 +77,8 @@ class Meta(Wrapper):
 
     def update(self, state: MetaState, batch: Batch, key) -> tuple[MetaState, dict]:
         key_inner, key_live = jax.random.split(key)
-        live = jnp.where(state.turn == 0, jax.random.bernoulli(key_live), state.live)
-        inner, metrics = self.algorithm.update(state.inner, self.part(batch, live), key_inner)
+        live = jnp.where(state.turn == 0, jax.random.randint(key_live, (), 0, 2), state.live)
+        inner, metrics = self.algorithm.update(state.inner, self.part(batch, live > 0), key_inner)
         fast, ends = networks(inner), state.turn == self.meta_steps - 1
         slow = jax.tree.map(lambda s, f: jnp.where(ends, s + self.meta_rate * (f - s), s), state.slow, fast)
         apart = jax.tree.map(lambda s, f: ((s - f) ** 2).sum(), slow, fast)
