@@ -61,11 +61,18 @@ ALGORITHMS = {
                     run={"online_settings": {"learning_rate": 2e-5, "value_learning_rate": 2e-4, "clip": 0.05,
                                              "entropy": 0.01}}),
     "ooo": Entry("understudy.algorithms.ooo:ooo", "explore with a bonus, then retrain offline", "2310.08558",
-                 run={"switch": "retrain", "online_settings": {"bonus": 10.0}}),  # 10: the authors' AntMaze, Kitchen
+                 run={"switch": "retrain+successes:0.03125",  # 8 of 256 transitions
+                      "online_settings": {"bonus": 10.0}}),  # both: the authors' AntMaze, Kitchen
     "jsrl": Entry("understudy.algorithms.jsrl:jsrl", "the offline policy plays the start of episodes", "2204.02372",
                   run={"online_settings": {"follow": 0.0}}),
     "arsq": Entry("understudy.algorithms.arsq:arsq", "soft Q-learning over tokens of the action", "2502.00288",
                   run={"offline": 0}),
+    "h2o": Entry("understudy.algorithms.h2o:h2o", "SAC on real data and a simulator with other dynamics", "2206.13464",
+                 run={"offline": 0, "offline_share": 0.5}),
+    "hnpg": Entry("understudy.algorithms.hnpg:hnpg", "natural policy gradient, its critic also on data", "2311.08384",
+                  run={"offline": 0, "offline_share": 1.0, "batch_size": 1000}),
+    "moorl": Entry("understudy.algorithms.moorl:moorl", "SAC that adapts to the data and to live steps by turns",
+                   "2506.09574", run={"offline": 0, "offline_share": 0.5, "batch_size": 512}),
     "fql": Entry("understudy.algorithms.fql:fql", "one-step policy distilled from a flow, climbing Q", "2502.02538"),
     "idql": Entry("understudy.algorithms.idql:idql", "IQL's values, best of N samples of a diffusion", "2304.10573"),
     "diffusion_ql": Entry("understudy.algorithms.diffusion_ql:diffusion_ql", "a diffusion policy that climbs Q",

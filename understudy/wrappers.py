@@ -170,9 +170,14 @@ def with_core(algorithm: Any, core: Any) -> Any:
 
 def with_lanes(algorithm: Any, lanes: int) -> Any:
     """With room for `lanes` environments wherever an algorithm or a wrapper leaves open how many there are."""
+    return settled(algorithm, "lanes", 0, lanes)
+
+
+def settled(algorithm: Any, name: str, unsettled: Any, value: Any) -> Any:
+    """With `value` in the field `name` of an algorithm and of its wrappers wherever it is `unsettled`."""
     if isinstance(algorithm, Wrapper):
-        algorithm = dataclasses.replace(algorithm, algorithm=with_lanes(algorithm.algorithm, lanes))
-    return dataclasses.replace(algorithm, lanes=lanes) if getattr(algorithm, "lanes", None) == 0 else algorithm
+        algorithm = dataclasses.replace(algorithm, algorithm=settled(algorithm.algorithm, name, unsettled, value))
+    return dataclasses.replace(algorithm, **{name: value}) if getattr(algorithm, name, None) == unsettled else algorithm
 
 
 def wrapped(algorithm: Any, name: str) -> Any:

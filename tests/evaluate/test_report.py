@@ -182,6 +182,18 @@ def test_the_switch_is_among_the_phases_and_in_the_command_to_train_anew(tmp_pat
     assert "--online.critic.weight 0.0" in text and "--offline-share" not in text and "--warmup" not in text
 
 
+def test_the_share_of_successes_is_in_the_phases_and_in_the_command_to_train_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = fake_runs.offline_to_online(fake_runs.pathlib.Path("runs/live"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    retrain = {"name": "retrain", "updates": 700, "utd": 0.0, "offline_share": 0.5, "restart": True, "successes": 0.25}
+    manifest["phases"] = [fake_runs.OFFLINE, fake_runs.ONLINE, retrain]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    text = read(run)[1].replace("\\ ", "")
+    assert "retrain 700 0 0 0.5, successes 0.25 everything" in text
+    assert "--online 20000 --switch mix:0.5+retrain:700+successes:0.25 --eval-every 5000" in text
+
+
 def test_offline_only(tmp_path):
     _, text, _ = read(fake_runs.offline_only(tmp_path / "run"))
     assert "Success offline only 46%" in text

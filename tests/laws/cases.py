@@ -14,7 +14,8 @@ from understudy.wrappers import shaped
 
 B, O, A = 16, 5, 3
 SMALL = {"hidden": (32, 32), "bonus_hidden": (32,), "samples": 3, "keep": 2, "steps": 3, "chunk": 2,
-         "width": 16, "heads": 2, "layers": 1, "bins": 5}  # the last four of transformers and tokens  # fmt: skip
+         "width": 16, "heads": 2, "layers": 1, "bins": 5,  # these four of transformers and tokens
+         "critic_steps": 3}  # fmt: skip
 
 
 def recipes() -> dict:

@@ -112,11 +112,12 @@ def test_a_run_without_such_a_policy_is_no_beginning_for_one(trained):
     assert external.arrays_of(understudy.make("pa_rl", 1)) == {}
 
 
-def test_several_seeds_and_stored_proposals_without_a_store_are_refused(pendulum, tmp_path):
+def test_several_seeds_and_stored_proposals_of_chunks_are_refused(pendulum, tmp_path):
     with pytest.raises(SettingsError, match="Linear is one policy outside the compiled code: give one seed"):
         understudy.train(small(Linear(3, 1)), pendulum, out=tmp_path / "a", offline=1, seeds=2, **RUN)
-    with pytest.raises(SettingsError, match="extraction.cached takes stored proposals"):
-        understudy.train("pa_rl", pendulum, out=tmp_path / "b", offline=1, settings={"extraction.cached": True}, **RUN)
+    with pytest.raises(SettingsError, match="extraction.cached stores proposals of single actions .* leave out chunk"):
+        understudy.train("pa_rl", pendulum, out=tmp_path / "b", offline=1,
+                         settings={"extraction.cached": True, "chunk": 2}, **RUN)  # fmt: skip
 
 
 def test_a_policy_outside_improves_on_its_data():

@@ -8,7 +8,7 @@ import pytest
 
 from understudy.data import from_arrays
 from understudy.data.replay import Buffer, HostBuffer
-from understudy.data.samplers import Sampler
+from understudy.data.samplers import Sampler, successes
 
 GAMMA = 0.5
 
@@ -172,3 +172,54 @@ def test_every_transition_of_a_full_ring_is_drawn():
     sampler = Sampler(batch_size=256, shares=(("replay", 1.0),))
     batch = sampler({"replay": buffer}, jax.random.key(1))
     assert sorted(set(np.asarray(batch["observations"])[:, 0])) == list(range(3, 11))
+
+
+# --- successes
+
+
+def test_the_steps_of_highest_reward_among_all_sources_of_a_seed():
+    prior = np.array([0, 1, 0, 1], np.float32)
+    replay = np.array([[1, 0, 1 - 1e-6], [0, 5, 0]], np.float32)  # of two seeds; 1e-6 is rounding
+    found = successes({"prior": np.broadcast_to(prior, (2, 4)), "replay": replay})
+    held = {n: [set(np.asarray(p[k][: c[k]]).tolist()) for k in (0, 1)] for n, (p, c) in found.items()}
+    assert held == {"prior": [{1, 3}, set()], "replay": [{0, 2}, {1}]}
+
+
+def marked(n, at):
+    return {n: (jax.numpy.array([*at, 0], jax.numpy.int32), jax.numpy.int32(len(at)))}
+
+
+def test_a_share_of_each_batch_is_drawn_from_the_successes_of_all_sources_together():
+    data, other = columns([0] * 10), columns([0] * 10)
+    other["observations"] = other["observations"] + 100
+    sources = {"prior": Buffer.full(data), "replay": Buffer.full(other)}
+    sampler = Sampler(batch_size=1000, shares=(("prior", 0.3), ("replay", 0.1), ("successes", 0.6)))
+    assert sampler.sizes() == {"prior": 300, "replay": 100, "successes": 600}
+    batch = sampler(sources, jax.random.key(0), None, marked("prior", [3]) | marked("replay", [2, 4, 7]))
+    x = np.asarray(batch["observations"])[:, 0]
+    assert set(x[:300]) == set(range(10)) and set(x[300:400]) == set(range(100, 110))
+    places, counts = np.unique(x[400:], return_counts=True)
+    assert places.tolist() == [3, 102, 104, 107]  # each as often as any other: one in four
+    np.testing.assert_allclose(counts / 600, 0.25, atol=4 * np.sqrt(0.25 * 0.75 / 600))
+    np.testing.assert_array_equal(batch["actions"][:, 0], 10 * (x % 100))  # whole rows
+    alone = sampler(sources, jax.random.key(0), None, marked("prior", []) | marked("replay", [8]))
+    assert set(np.asarray(alone["observations"])[400:, 0]) == {108}
+
+
+def test_successes_begin_returns_of_several_steps_and_come_from_the_host_as_from_the_device():
+    n = 12
+    data = from_arrays(
+        np.arange(n + 1, dtype=np.float32)[:n, None], np.zeros((n, 1)), np.arange(n) % 4 == 2,
+        truncations=np.arange(n) % 6 == 5,
+    )  # fmt: skip
+    device, host = Buffer.full(data.transitions()), HostBuffer(data)
+    marks = marked("prior", np.flatnonzero(data.rewards))
+    sampler = Sampler(batch_size=20, shares=(("prior", 0.5), ("successes", 0.5)), n_step=2, discount=GAMMA)
+    key = jax.random.key(3)
+    batch = sampler({"prior": device}, key, None, marks)
+    rows = sampler.read(host, np.asarray(sampler.positions({"prior": host.size}, key, marks)["prior"]))
+    given = sampler({"prior": device}, key, {"prior": rows}, marks)
+    jax.tree.map(np.testing.assert_array_equal, batch, given)
+    x = np.asarray(batch["observations"])[10:, 0]
+    assert set(x % 4) == {2} and len(x) == 10
+    np.testing.assert_allclose(batch["rewards"][10:], 1)

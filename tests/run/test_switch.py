@@ -35,6 +35,7 @@ from understudy.run.switch import AS_BEFORE, Switch, parse, resolve, said_by, st
         ("drop, warmup:5k", Switch(share=0.0, warmup=5000), "warmup:5000+drop"),
         ("reset-critic+reset-optimizer", Switch(reset=("critic", "optimizer")), "reset-critic+reset-optimizer"),
         ("retrain", Switch(retrain=AS_BEFORE), "retrain"),
+        ("retrain:9+successes:0.1", Switch(retrain=9, successes=0.1), "retrain:9+successes:0.1"),
         ("mix:1+retrain:1M", Switch(share=1.0, retrain=1_000_000), "mix:1+retrain:1000000"),
     ],
 )
@@ -57,6 +58,8 @@ def test_words(text, said, plain):
         ("retrain:1.5", "retrain takes a whole number, such as retrain:5000; got 'retrain:1.5'."),
         ("drop:3", "drop takes no number; got 'drop:3'."),
         ("reset-critic:1", "reset-critic takes no number"),
+        ("retrain+successes", "successes takes a share from 0 to less than 1, such as successes:0.1; got 'successes'."),
+        ("retrain+successes:1", "successes takes a share from 0 to less than 1"),
         ("mix:0.5+drop", "The switch says both mix:0.5 and drop; keep one."),
         ("keep+drop", "keep changes nothing at the switch; leave it out of 'keep+drop'."),
         (0.5, "switch is 0.5; give words such as 'warmup:5000+drop'."),
@@ -94,6 +97,7 @@ def test_stronger_layers_win(layers, expected):
         ({"switch": "warmup:10", "warmup": 20}, "--switch warmup:10 and --warmup 20 contradict each other; give one."),
         ({"switch": "retrain:10", "retrain": 0}, "--switch retrain:10 and --retrain 0 contradict"),
         ({"switch": "retrain", "retrain": 0}, "--switch retrain and --retrain 0 contradict"),
+        ({"switch": "drop+successes:0.1"}, "--switch drop+successes:0.1 retrains on nothing; say retrain as well"),
     ],
 )
 def test_a_switch_and_an_option_may_not_contradict_each_other(layer, message):
@@ -120,6 +124,9 @@ def test_the_phases_of_a_switch():
     assert as_read == phases
     [offline, online, retrain] = plan(offline=1, online=9, switch=parse("drop+retrain:3"))
     assert (online.offline_share, retrain.offline_share) == (0.0, 0.5)  # retraining is on everything
+    *others, retrain = plan(offline=1, online=9, switch=parse("retrain:3+successes:0.25"))
+    assert retrain.successes == 0.25 and not any(p.successes for p in others)
+    assert str(said_by([*others, retrain])) == "mix:0.5+retrain:3+successes:0.25"
     with pytest.raises(SettingsError, match="says reset-critic and there is nothing to reset before"):
         plan(online=9, switch=parse("reset-critic"))
 
@@ -339,7 +346,47 @@ def test_ooo_explores_with_a_bonus_and_retrains_without_it(pendulum, tmp_path):
                 settings=SMALL | {"bonus_hidden": (8,), "bonus_features": 4})  # fmt: skip
     offline, online, retrain = run.manifest["phases"]
     assert online["settings"] == [["bonus", 10.0]] and offline["settings"] == retrain["settings"] == []
-    assert (retrain["updates"], retrain["restart"]) == (3 + 4, True)
+    assert (retrain["updates"], retrain["restart"], retrain["successes"]) == (3 + 4, True, 8 / 256)
+    assert offline["successes"] == online["successes"] == 0
+
+
+@pytest.mark.parametrize("place", ["device", "host"])
+def test_retraining_draws_its_share_of_successes_and_goes_on_bitwise(pendulum, tmp_path, monkeypatch, place):
+    seen, chunk, killed = [], programs.chunk, [False]
+
+    def spy(algo, state, sources, replay, sampler, *args):
+        seen.append((sampler.sizes(), args[-1]))
+        if killed[0] and args[1] >= 20 + 10 + 50:
+            raise Killed
+        return chunk(algo, state, sources, replay, sampler, *args)
+
+    monkeypatch.setattr(programs, "chunk", spy)
+    options = dict(algorithm="rebrac", online=10, switch="retrain:100+successes:0.25", data_on=place, seeds=2)
+    whole = small(pendulum, tmp_path / "whole", **options)
+    assert seen[0] == ({"prior": 8}, {}) and seen[-1][0] == {"prior": 3, "replay": 3, "successes": 2}
+    marks = seen[-1][1]
+    rewards = {"prior": understudy.data.load(pendulum).rewards, "replay": arrays_of(whole)["['replay']['rewards']"]}
+    for seed in range(2):
+        best = max(rewards["prior"].max(), rewards["replay"][seed].max())
+        for name in ("prior", "replay"):
+            x = rewards[name] if name == "prior" else rewards[name][seed]
+            count = int(marks[name][1][seed])
+            assert np.asarray(marks[name][0])[seed, :count].tolist() == np.flatnonzero(np.isclose(x, best)).tolist()
+    killed[0] = True
+    with pytest.raises(Killed):
+        small(pendulum, tmp_path / "run", checkpoint_every=0.0, **options)
+    killed[0] = False
+    at = checkpoint.latest(tmp_path / "run")[1]["counters"]
+    assert at["phase"] == 2 and 0 < at["unit"] < 100
+    a, b = arrays_of(understudy.resume(tmp_path / "run")), arrays_of(whole)
+    assert a.keys() == b.keys() and not [k for k in a if not np.array_equal(a[k], b[k], equal_nan=True)]
+
+
+def test_successes_of_data_without_rewards_are_refused(tmp_path):
+    data = understudy.data.from_arrays(np.zeros((9, 3)), np.zeros((9, 1)), truncations=np.arange(9) == 8)
+    with pytest.raises(SettingsError, match="draws successes, and .* has no rewards; leave successes out"):
+        small(data, tmp_path / "run", "bc", online=5, switch="retrain+successes:0.1",
+              settings={"policy.hidden": (8, 8)})  # fmt: skip
 
 
 def test_the_critic_of_a_wrapped_algorithm_starts_afresh_as_well(pendulum, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 import understudy
 from understudy.data import from_arrays
 from understudy.errors import CheckpointError, DataError, DivergenceError, EnvError, SettingsError
-from understudy.run import checkpoint
+from understudy.run import checkpoint, programs
 from understudy.run.collect import Collector
 from understudy.run.phases import Phase, settle
 from understudy.run.policy import load_policy
@@ -432,3 +432,15 @@ def test_a_full_disk_stops_the_run_with_the_last_checkpoint_intact(pendulum, tmp
     assert meta["counters"]["updates"] > 0
     run = understudy.resume(tmp_path / "run")
     assert run.result["updates"] == 3000
+
+
+def test_an_on_policy_algorithm_may_learn_from_data_as_well(pendulum, tmp_path, monkeypatch):
+    seen, interact = [], programs.interact
+    spy = lambda *args, **kwargs: seen.append((args[4].sizes(), kwargs["updates"])) or interact(*args, **kwargs)
+    monkeypatch.setattr(programs, "interact", spy)
+    settings = {"hidden": (8,), "policy.hidden": (8,), "steps_per_rollout": 4, "critic_steps": 2, "samples": 2}
+    run = understudy.train("hnpg", pendulum, out=tmp_path / "run", env="Pendulum-v1", online=8, batch_size=6,
+                           settings=settings, evaluate=False)  # fmt: skip
+    assert seen == [({"prior": 6}, int(t % 4 == 3)) for t in range(8)]
+    rows = [json.loads(line)["metrics"] for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["critic/data"][0] > 0 and rows[-1]["actor/share"][0] <= 1

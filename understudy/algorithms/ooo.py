@@ -7,11 +7,13 @@ Learning to Mitigate Exploration Bias", arXiv:2310.08558. Around any algorithm; 
        b  = max_j (f_j(s') - g_j(s'))^2 / sigma_b,  s' normalised by running moments and clipped to +-5
        the algorithm's update with r + c b instead of r
        g <- descend  E mean_j (f_j(s') - g_j(s'))^2,  on a random share of the rows
-3. At the end, a fresh policy is trained from scratch on everything, with c = 0 and successes sampled more often, and
-   that one is evaluated and deployed. The phases `online` and `retrain` of the run.
-c is `bonus`: 0 offline and when retraining, a setting of the online phase.
+3. At the end, a fresh policy is trained from scratch on everything, with c = 0 and successes sampled more often: a
+   share of each batch from the steps of highest reward. That policy is evaluated and deployed.
+2 and 3 are the phases `online` and `retrain` of the run; c is `bonus`, a setting of the online phase and 0 in others;
+the share is `successes` of the switch.
 Deviations: b is that of g before its step and of moments with this batch; in the authors' code that of g after its step
-and of moments without the batch, which are those of s; and sigma_b there is that of bonuses already divided by it.
+and of moments without the batch, which are those of s; and sigma_b there is that of bonuses already divided by it. For
+Kitchen the authors' successes are all steps of the trajectories that reach that reward.
 """
 
 from __future__ import annotations

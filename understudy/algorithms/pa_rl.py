@@ -50,7 +50,8 @@ class ActionOptimisation(Extraction):
     imitation_steps: float = leaf(
         0.0, "updates in which the policy imitates the data before it follows Q; -1: the offline phase", low=-1.0
     )
-    cached: bool = static(False, "take the proposals from the batch, where they were sampled before, [B, k, A]")
+    cached: bool = static(False, "without live steps, take proposals that were sampled ahead for all of the data")
+    refill: int = static(5000, "updates after which these are sampled anew", low=1)
 
     @property
     def requires(self) -> frozenset[str]:

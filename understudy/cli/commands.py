@@ -192,6 +192,7 @@ def train(args, raw, argv, parser) -> Outcome:
         args, "env", "action_range", "preset", "seeds", "seed", "out", "offline", "warmup", "online", "retrain",
         "switch", "batch_size", "n_step", "utd", "offline_share", "num_envs", "replay_capacity", "reward_scale",
         "reward_bias", "data_on", "episodes", "eval_every", "eval_seed", "baseline", "checkpoint_every", "log",
+        "eval_env",
     )  # fmt: skip
     if args.no_eval:
         options["evaluate"] = False

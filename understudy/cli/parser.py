@@ -149,6 +149,7 @@ def _train(p: Parser) -> None:
                    help="a name or a path (understudy list datasets); none: live only")  # fmt: skip
     what = p.add_argument_group("what")
     what.add_argument("--env", metavar="ID", help="environment; default the one of the data set")
+    what.add_argument("--eval-env", metavar="ID", help="evaluate in this one, such as the system that ENV simulates")
     what.add_argument("--action-range", nargs=2, type=number, metavar=("LOW", "HIGH"),
                       help="the actions were recorded in this range; it becomes [-1, 1]")  # fmt: skip
     what.add_argument("--preset", metavar="NAME", help="named settings (understudy list presets)")
@@ -162,7 +163,7 @@ def _train(p: Parser) -> None:
     long.add_argument("--retrain", type=count, metavar="N", help="then updates from scratch on everything (0)")
     long.add_argument("--switch", metavar="WORDS",
                       help="offline to online: keep, mix:S, anneal:A->B, drop, warmup:N, reset-optimizer, "
-                           "reset-critic, retrain[:N], joined by + (mix:0.5)")  # fmt: skip
+                           "reset-critic, retrain[:N], successes:S, joined by + (mix:0.5)")  # fmt: skip
     how = p.add_argument_group("learning")
     how.add_argument("--batch-size", type=count, metavar="N", help="transitions in a batch (256)")
     how.add_argument("--n-step", type=count, metavar="N", help="steps in a return (1)")

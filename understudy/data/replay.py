@@ -8,6 +8,7 @@ A predecessor is the one before; it does not exist at a trajectory's beginning, 
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import jax
@@ -15,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from understudy.core import Batch, pytree, static
+
+PER_SEED = ("candidates", "next_candidates")  # columns that each seed has of its own, whatever the source
 
 
 @pytree
@@ -56,6 +59,10 @@ class Buffer:
             lanes=self.lanes,
         )
 
+    def beside(self, columns: Batch) -> Buffer:
+        """The same with more columns [C, ...]."""
+        return Buffer(data=self.data | columns, size=self.size, head=self.head, lanes=self.lanes)
+
     def take(self, name: str, positions):
         return jax.tree.map(lambda x: x[positions], self.data[name])
 
@@ -87,6 +94,12 @@ class HostBuffer:
             self._columns["mc_returns"] = monte_carlo_returns(dataset.rewards, dataset.masks, dataset.ends, mc_discount)
         self._observations, self._rows = dataset.observations, np.asarray(dataset.rows)
         self.size = len(self._rows)
+
+    def beside(self, columns: dict[str, np.ndarray]) -> HostBuffer:
+        """The same with more columns [N, ...]."""
+        other = copy.copy(self)
+        other._columns = self._columns | columns
+        return other
 
     @property
     def data(self):

@@ -3,11 +3,35 @@ None crosses a trajectory's end, a ring's newest transition, or a termination.""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from understudy.core import Batch, leaf, pytree, static
+
+Marks = Mapping[str, tuple[jax.Array, jax.Array]]  # source -> marked positions [M] and how many of them count
+
+
+def successes(rewards: Mapping[str, np.ndarray]) -> Marks:
+    """Where each seed's steps of highest reward lie, among all its sources.
+
+    Args:
+      rewards: source -> [K, N], of K seeds.
+
+    Returns:
+      source -> (positions [K, M], padded with zeros; how many of them count [K]).
+    """
+    best = np.max([x.max(1) for x in rewards.values()], 0)[:, None]
+    least = best - 1e-5 * (1 + np.abs(best))  # as single precision rounds it
+    found = {}
+    for name, x in rewards.items():
+        marked = [np.flatnonzero(row) for row in x >= least]
+        most = max(1, *map(len, marked))
+        padded = np.stack([np.pad(row, (0, most - len(row))) for row in marked])
+        found[name] = jnp.asarray(padded, jnp.int32), jnp.asarray([len(row) for row in marked], jnp.int32)
+    return found
 
 
 @pytree
@@ -17,7 +41,8 @@ class Sampler:
     `shares` gives every batch a fixed share of each source, e.g. (("prior", 0.5), ("replay", 0.5)), rounded to whole
     transitions; the last source takes what rounding leaves. With `share` the batch is that share of the first of two
     sources instead, as a number that may change from step to step without compiling anew: a whole batch is drawn from
-    both, and a row comes from the first or the second."""
+    both, and a row comes from the first or the second. The share of "successes", which is no place of its own, is drawn
+    from the marked positions of all sources together."""
 
     batch_size: int = static(256, "transitions in a batch", symbol="B", low=1)
     shares: tuple[tuple[str, float], ...] = static((("prior", 1.0),), "share of each source in a batch")
@@ -36,10 +61,18 @@ class Sampler:
         sizes = [int(np.floor(self.batch_size * share + 0.5)) for _, share in self.shares[:-1]]
         return dict(zip(names, [*sizes, self.batch_size - sum(sizes)]))
 
-    def positions(self, sizes: dict, key) -> dict[str, jax.Array]:
-        """Where one batch is drawn: source -> positions, for each source whose number of transitions is given."""
+    def positions(self, sizes: dict, key, marks: Marks | None = None) -> dict[str, jax.Array]:
+        """Where one batch is drawn: source -> positions, for each source whose number of transitions is given. Those of
+        a source in `marks` end with as many marked positions as there are successes in a batch."""
         keys = dict(zip((name for name, _ in self.shares), jax.random.split(key, len(self.shares))))
-        return {n: jax.random.randint(keys[n], (b,), 0, sizes[n]) for n, b in self.sizes().items() if b and n in sizes}
+        rows, marks = self.sizes(), marks or {}
+        drawn = {n: b for n, b in rows.items() if n in sizes and (b or n in marks)}
+        found = {n: jax.random.randint(keys[n], (b,), 0, sizes[n]) for n, b in drawn.items()}
+        for name in found.keys() & marks.keys():
+            marked, count = marks[name]
+            at = jax.random.randint(jax.random.fold_in(keys[name], 1), (rows["successes"],), 0, jnp.maximum(count, 1))
+            found[name] = jnp.concatenate([found[name], marked[at]])
+        return found
 
     def read(self, source, positions) -> Batch:
         """The batch at `positions` of one source; numpy from the host, jax from the device, equal values.
@@ -134,17 +167,31 @@ class Sampler:
             frames.append(source.take("observations", at))
         return jax.tree.map(lambda *x: xp.stack(x[::-1], 1), *frames)
 
-    def __call__(self, sources: dict, key, given: dict | None = None) -> Batch:
-        """One batch. `given` holds parts already read on the host, by source name."""
-        given = given or {}
-        positions = self.positions({n: sources[n].size for n in sources}, key)
-        names = [n for n, b in self.sizes().items() if b]
+    def __call__(self, sources: dict, key, given: dict | None = None, marks: Marks | None = None) -> Batch:
+        """One batch. `given` holds parts already read on the host, by source name; `marks` is of one seed."""
+        given, marks = given or {}, marks or {}
+        positions = self.positions({n: sources[n].size for n in sources}, key, marks)
+        names = [n for n, b in self.sizes().items() if n in marks or (b and n != "successes")]
         parts = [given[n] if n in given else self.read(sources[n], positions[n]) for n in names]
-        if len(parts) == 1:
+        if len(parts) == 1 and not marks:
             return parts[0]
         common = set(parts[0]).intersection(*parts[1:])
         parts = [{k: part[k] for k in common} for part in parts]
+        if marks:
+            parts = self.pool(dict(zip(names, parts)), marks, jax.random.fold_in(key, 1))
         if self.share is not None:
             first = jnp.arange(self.batch_size) < jnp.floor(self.batch_size * self.share + 0.5)
             return jax.tree.map(lambda x, y: jnp.where(first.reshape(-1, *[1] * (x.ndim - 1)), x, y), *parts)
         return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+    def pool(self, parts: dict[str, Batch], marks: Marks, key) -> list[Batch]:
+        """The parts without their marked rows, and one more: at each row that of one source, drawn in proportion to how
+        many are marked there."""
+        rows = self.sizes()
+        bounds = jnp.cumsum(jnp.stack([marks[name][1] for name in parts]))
+        at = jax.random.randint(key, (rows["successes"],), 0, bounds[-1])
+        source = (at[:, None] >= bounds).sum(1)
+        row = jnp.arange(rows["successes"])
+        plain = [jax.tree.map(lambda x: x[: rows[n]], part) for n, part in parts.items()]  # noqa: B023
+        marked = [jax.tree.map(lambda x: x[rows[n] :], part) for n, part in parts.items()]  # noqa: B023
+        return [*plain, jax.tree.map(lambda *x: jnp.stack(x)[source, row], *marked)]

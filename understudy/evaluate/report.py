@@ -602,7 +602,8 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
     if manifest.get("algorithm"):
         source = data and (data.get("given") or data.get("source") or data.get("name"))
         words = ["understudy", "train", manifest["algorithm"], *([source] if source else [])]
-        for flag, value in (("--env", env), ("--preset", manifest.get("preset"))):
+        stage = (manifest.get("plan") or {}).get("eval_env")
+        for flag, value in (("--env", env), ("--eval-env", stage), ("--preset", manifest.get("preset"))):
             words += [flag, value] if value else []
         phases, plan = manifest.get("phases", ()), manifest.get("plan") or {}
         live_phase = next((p for p in phases if p.get("name") == "online"), {})
@@ -615,7 +616,8 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
                 known |= layer.pop(f"{name}_settings", {})
             usual |= layer
         # Options one by one say the usual; what they cannot say takes the whole switch.
-        whole = bool(live_phase) and (switch.end, switch.reset) != (expected.end, expected.reset)
+        whole = bool(live_phase) and (switch.end, switch.reset, switch.successes) != (
+            expected.end, expected.reset, expected.successes if switch.retrain else None)  # fmt: skip
         units = {"offline": "updates", "warmup": "env_steps", "online": "env_steps", "retrain": "updates"}
         for name, unit in units.items():
             length = sum(int(p.get(unit) or 0) for p in phases if p.get("name") == name)
@@ -727,6 +729,8 @@ def _data(manifest: dict) -> list[tuple[str, object]]:
     else:
         rows.append(("data set", "none: learned live only"))
     rows.append(("environment", manifest.get("env") or "none"))
+    if stage := (manifest.get("plan") or {}).get("eval_env"):
+        rows.append(("evaluated in", stage))
     rows.append(("seeds", _value(manifest.get("seeds") or [])))
     return rows
 
@@ -737,6 +741,7 @@ def _phases(manifest: dict) -> str:
         share = _value(p.get("offline_share"))
         if p.get("anneal"):
             share += f" → {_value(p['anneal'][0])} over {p['anneal'][1]:,} steps"
+        share += f", successes {_value(p['successes'])}" if p.get("successes") else ""
         fresh = ["everything"] if p.get("restart") else p.get("reset") or ()
         own = " ".join(f"{name} {_value(value)}" for name, value in p.get("settings") or ())
         cells = (p.get("name"), f"{int(p.get('updates') or 0):,}", f"{int(p.get('env_steps') or 0):,}",

@@ -48,6 +48,8 @@ OGBENCH = Preset(
         # ColinQiyangLi/qam, agents/dsrl.py: noise_scale, target_entropy_multiplier; the minimum is DSRL's own
         "dsrl": {"critic.backup": "min", "policy.bound": 1.0, "extraction.target_entropy": -0.5},
         "parrot": {"critic.backup": "min"},
+        "h2o": {"critic.backup": "min", "critic.aggregate": "min"},  # its own
+        "moorl": {"critic.backup": "min", "critic.aggregate": "min"},  # SAC's
         "ro2o": {"critic.ensemble": 10, "critic.backup": "min", "critic.aggregate": "min"},
     },
     {"*": {"batch_size": 256}, "rlpd": {"offline": 0, "utd": 1, "offline_share": 0.5}, "resfit": {"utd": 4},

@@ -42,7 +42,8 @@ def arguments(manifest: dict) -> dict[str, Any]:
     settings = {k: known[k] for k in SIZES if k in known}
     settings |= {"critic.ensemble": ensemble, "critic.subset": min(base.subset, ensemble)}
     return {
-        "env": manifest["env"], "seeds": manifest["seeds"], "preset": preset, "settings": settings,
+        "env": manifest["env"], "eval_env": plan.get("eval_env"), "seeds": manifest["seeds"], "preset": preset,
+        "settings": settings,
         "offline": 0, "warmup": named.get("warmup", {}).get("env_steps", 0), "online": named["online"]["env_steps"],
         "utd": named["online"]["utd"], "offline_share": SHARE, "retrain": 0,
         "data_on": manifest["data_on"], "log": manifest["log"],

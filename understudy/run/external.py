@@ -74,16 +74,16 @@ def store(replay: Buffer, slot):
 
 
 @jax.jit
-def gather(sources, replay, sampler, keys, i, given):
+def gather(sources, replay, sampler, keys, i, given, marks=None):
     """The batch of update i [K, B, ...] and its key [K], as `programs.chunk` draws them."""
 
-    def one(replay, key, given):
+    def one(replay, key, given, marks):
         key_sample, key_update = jax.random.split(jax.random.fold_in(key, i))
         every = sources if replay is None else sources | {"replay": replay}
-        return sampler(every, key_sample, given), key_update
+        return sampler(every, key_sample, given, marks), key_update
 
-    axes = (programs.replay_axes(replay) if replay is not None else None, 0, 0)
-    return programs.over_seeds(one, axes, (0, 0))(replay, keys, given)
+    axes = (programs.replay_axes(replay) if replay is not None else None, 0, 0, 0)
+    return programs.over_seeds(one, axes, (0, 0))(replay, keys, given, marks)
 
 
 @functools.partial(jax.jit, static_argnames=("names",), donate_argnums=(1,))
@@ -107,11 +107,11 @@ class HostPrograms:
     def __getattr__(self, name: str):
         return getattr(programs, name)
 
-    def chunk(self, algo, state, sources, replay, sampler, keys, start, stop, given, names):
+    def chunk(self, algo, state, sources, replay, sampler, keys, start, stop, given, names, marks=None):
         total, bad = np.zeros((1, len(names)), np.float32), np.full((1, len(names)), programs.NEVER)
         for i in range(start, stop):
             now = jax.tree.map(lambda x: x[i - start], given)  # noqa: B023
-            state, values = self._update(algo, state, sources, replay, sampler, keys, i, now, names)
+            state, values = self._update(algo, state, sources, replay, sampler, keys, i, now, names, marks)
             total, bad = total + values, np.minimum(bad, np.where(np.isfinite(values), programs.NEVER, i))
         return state, total, bad
 
@@ -126,9 +126,9 @@ class HostPrograms:
         actions, carry = self.act(algo, state, observations, carry, None, act_keys, step, False)
         return state, replay, actions, carry, total / max(updates, 1)
 
-    def _update(self, algo, state, sources, replay, sampler, keys, i, given, names):
+    def _update(self, algo, state, sources, replay, sampler, keys, i, given, names, marks=None):
         """The policy proposes, the critic learns, the policy is fitted."""
-        batch, update_keys = gather(sources, replay, sampler, keys, i, given)
+        batch, update_keys = gather(sources, replay, sampler, keys, i, given, marks)
         only = lambda tree: jax.tree.map(lambda x: np.asarray(x[0]), tree)
         here, following = only(batch["observations"]), only(batch["next_observations"])
         both = jax.tree.map(lambda *x: np.concatenate(x), here, following)

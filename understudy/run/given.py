@@ -129,10 +129,10 @@ def check_fit(algo, p: Plan, data, done: int = 0) -> None:
         raise SettingsError(
             f"{outside!r} is one policy outside the compiled code: give one seed, and no chunk or history around it."
         )
-    if outside is None and "candidates" in algo.requires:
+    if "candidates" in algo.requires and core_of(algo) is not algo:
         raise SettingsError(
-            "extraction.cached takes stored proposals, which no run stores yet; leave it False, or fill the buffer of "
-            "a loop of your own with understudy.run.candidates.fill."
+            "extraction.cached stores proposals of single actions at single observations; leave out chunk and history, "
+            "or let the policy be sampled in each update: extraction.cached = False."
         )
     chunk = getattr(algo, "chunk", 0)
     if chunk and p.n_step > 1:

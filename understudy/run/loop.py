@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from understudy.data.replay import Buffer, HostBuffer
-from understudy.data.samplers import Sampler
+from understudy.data.samplers import Sampler, successes
 from understudy.errors import DivergenceError, SettingsError
 from understudy.progress import bar, say
-from understudy.run import checkpoint, external, programs
+from understudy.run import candidates, checkpoint, external, programs
 from understudy.run.cache import keep_compiled
 from understudy.run.collect import Collector
 from understudy.run.folder import RunFolder
@@ -56,6 +56,7 @@ class Plan:
     phases: tuple[Phase, ...]
     seeds: tuple[int, ...]
     env: str | None
+    eval_env: str | None = None  # where episodes are played to evaluate; None: in `env`
     batch_size: int = 256
     n_step: int = 1
     num_envs: int = 1
@@ -104,13 +105,16 @@ class Loop:
         self.host = data if isinstance(data, HostBuffer) else None
         self.sources = {} if data is None or self.host else {"prior": Buffer.full(data)}
         self.has_data = data is not None
-        self.keys = {n: programs.seed_keys(plan.seeds, n) for n in range(4)}
+        self.keys = {n: programs.seed_keys(plan.seeds, n) for n in range(5)}
         self.counters = Counters()
         self.state: Any = None
         self.carry: Any = None  # of live acting, see `core`
         self.replay: Buffer | None = None
         self.collector: Collector | None = None
         self.pool = None
+        self.marks: dict = {}  # of the phase's sampler
+        self.columns: dict = {}  # beside the sources, by their name: proposals of the policy
+        self.proposer: Any = None  # its parameters as these were drawn
         self._kept: tuple[dict, dict] | None = None  # the collector as it was last saved
         self.names: tuple[str, ...] = ()
         self._stop: int | None = None
@@ -157,7 +161,8 @@ class Loop:
     def _sampler(self, phase: Phase) -> Sampler:
         anneals = phase.anneal is not None and self.has_data
         share = 0.5 if anneals else phase.offline_share if self.has_data else 0.0
-        shares = (("prior", share), ("replay", 1 - share))
+        rest = 1 - phase.successes
+        shares = (("prior", rest * share), ("replay", rest * (1 - share)), ("successes", phase.successes))
         return Sampler(
             batch_size=self.plan.batch_size,
             shares=tuple((n, s) for n, s in shares if s > 0),
@@ -168,6 +173,38 @@ class Loop:
             discount=discount_of(self.algo),
             share=phase.share_at(0) if anneals else None,
         )
+
+    def _marks(self, sampler: Sampler) -> dict:
+        """Where the steps of highest reward lie in the sources of `sampler`, {} where it asks for none."""
+        shares = dict(sampler.shares)
+        if "successes" not in shares:
+            return {}
+        rewards = {}
+        if "prior" in shares:
+            data = self.host.take("rewards", slice(None)) if self.host else self.sources["prior"].data["rewards"]
+            rewards["prior"] = np.broadcast_to(data, (len(self.plan.seeds), len(data)))
+        if "replay" in shares:
+            rewards["replay"] = np.asarray(self.replay.data["rewards"])[:, : int(self.replay.size)]
+        return successes(rewards)
+
+    def _propose(self, sampler: Sampler, reader) -> None:
+        """Draw the policy's proposals where they are due. After a resume they are drawn again from what the policy was
+        when they were drawn last."""
+        c, every = self.counters, candidates.lasting(self.algo)
+        if not every or (self.columns and c.unit % every):
+            return
+        since = c.unit % every
+        if not since or self.proposer is None:
+            self.proposer = jax.tree.map(jnp.copy, candidates.proposer_of(self.algo, self.state))
+        sources = {"prior": self.host or self.sources.get("prior"), "replay": self.replay}
+        self.columns = {}  # no memory for two
+        for i, name in enumerate(n for n, _ in sampler.shares if n in sources):
+            keys = jax.vmap(lambda k: jax.random.fold_in(jax.random.fold_in(k, c.updates - since), i))(  # noqa: B023
+                self.keys[programs.PROPOSE])  # fmt: skip
+            found = candidates.of_seeds(self.algo, self.proposer, sources[name], name == "replay", keys)
+            self.columns[name] = found
+            if sources[name] is self.host:
+                reader.beside(found)
 
     # --- the run ------------------------------------------------------------------------------------------------
 
@@ -202,6 +239,7 @@ class Loop:
             self._make_collector()
         if self.counters.entered:
             return
+        self.proposer = None
         if phase.restart or phase.reset:
             keys = jax.vmap(lambda k: jax.random.fold_in(k, self.counters.phase + 1))(self.keys[programs.INIT])
             fresh = programs.initialise(self.algo, keys, self._example_batch())
@@ -222,7 +260,8 @@ class Loop:
             self.evaluate("start")
         with contextlib.ExitStack() as stack:
             sampler = self._sampler(phase)
-            reader = stack.enter_context(Prefetch(self.host, sampler, self.keys[programs.UPDATE], HOST_CHUNK))
+            self.marks, keys = self._marks(sampler), self.keys[programs.UPDATE]
+            reader = stack.enter_context(Prefetch(self.host, sampler, keys, HOST_CHUNK, self.marks))
             while True:
                 if self._due(phase):
                     self._flush(phase)
@@ -231,12 +270,14 @@ class Loop:
                     break
                 self._pause()
                 stop = phase.units
-                if every := plan.every(phase):
-                    stop = min(stop, (c.unit // every + 1) * every)
+                for every in (plan.every(phase), candidates.lasting(self.algo)):
+                    stop = min(stop, (c.unit // every + 1) * every) if every else stop
+                self._propose(sampler, reader)
                 before = c.unit
                 shown = advance(phase, sampler, reader, stop)
                 progress.advance(min(c.unit, phase.units) - before, **shown)
             self._flush(phase)
+            self.columns = {}
 
     def _due(self, phase: Phase) -> bool:
         c, every = self.counters, self.plan.every(phase)
@@ -252,11 +293,14 @@ class Loop:
         c = self.counters
         count = min(stop - c.unit, self._chunk)
         replay = self.replay if "replay" in dict(sampler.shares) else None
+        sources = {n: s.beside(self.columns.get(n, {})) for n, s in self.sources.items()}
+        if "replay" in self.columns:
+            replay = replay.beside(self.columns["replay"])
         begin = time.monotonic()
         given = reader.take(c.updates, count)
         self.state, totals, bad = self.calls.chunk(
-            self.algo, self.state, self.sources, replay, sampler, self.keys[programs.UPDATE],
-            c.updates, c.updates + count, given, self.names,
+            self.algo, self.state, sources, replay, sampler, self.keys[programs.UPDATE],
+            c.updates, c.updates + count, given, self.names, self.marks,
         )  # fmt: skip
         totals, bad = np.asarray(totals), np.asarray(bad)
         if self._compiled and self.host is None:
@@ -392,9 +436,10 @@ class Loop:
                 if self._stop is not None:  # the evaluation will be made anew
                     raise Stopped(self._stop)
 
+            env = plan.eval_env or plan.env
             if self.pool is None:
-                self.pool = Pool(plan.env, envs * k)
-            played = rollouts(act, plan.env, episodes=episodes, seed=seed, num_envs=envs, policies=k,
+                self.pool = Pool(env, envs * k)
+            played = rollouts(act, env, episodes=episodes, seed=seed, num_envs=envs, policies=k,
                               on_episode=played_one, pool=self.pool)  # fmt: skip
         return [
             {
@@ -481,6 +526,8 @@ class Loop:
             raise DivergenceError(  # the last update's gradient, which no metric has shown yet
                 f"{bad.partition('.')[2] or bad} became NaN by update {c.updates:,}; {self._way_out()}"
             )
+        if self.proposer is not None:
+            arrays |= checkpoint.flatten({"proposer": self.proposer})
         meta = {"counters": dataclasses.asdict(c), "logs": self.folder.offsets(), "identity": self.identity,
                 "phases": [dataclasses.asdict(p) for p in self.plan.phases]}  # fmt: skip
         if self.replay is not None:
@@ -501,6 +548,9 @@ class Loop:
         if same:
             self.state = checkpoint.restore({"state": self.state}, arrays)["state"]
             external.restore(self.algo, arrays)
+            if any(k.startswith("['proposer']") for k in arrays) and candidates.lasting(self.algo):
+                like = candidates.proposer_of(self.algo, self.state)
+                self.proposer = checkpoint.restore({"proposer": like}, arrays)["proposer"]
         else:
             self.state, kept = checkpoint.carry_over({"state": self.state}, arrays)
             self.state = self.state["state"]

@@ -7,7 +7,7 @@ import dataclasses
 from understudy import settings
 from understudy.errors import SettingsError
 from understudy.run.switch import AS_BEFORE, KEEP, SHARE, Switch
-from understudy.wrappers import core_of, with_core, with_lanes
+from understudy.wrappers import core_of, settled, with_core, with_lanes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Phase:
       random_actions: act uniformly at random (a policy that was never trained).
       restart: start from freshly initialised parameters.
       reset: what starts afresh on entry: "optimizer", "critic".
+      successes: share of each batch from the steps of highest reward, where the phase does not act.
       settings: (dotted name, number): settings of the algorithm that hold during this phase only.
     """
 
@@ -36,6 +37,7 @@ class Phase:
     random_actions: bool = False
     restart: bool = False
     reset: tuple[str, ...] = ()
+    successes: float = 0.0
     settings: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self):
@@ -67,8 +69,8 @@ class Phase:
 
 def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
     """`algo` with what depends on its run filled in: a policy step for each live step, what lasts as long as the
-    offline phase, the share of demonstrations in live batches (1 where nothing is live), room for the steps of `lanes`
-    environments.
+    offline phase, the share of the data in its batches (of the first live phase; 1 where nothing is live), room for the
+    steps of `lanes` environments, and proposals that are stored only where no new transitions come in.
 
     Args:
       phase: as it is in this phase, with the phase's own settings; an offline phase has no live steps, and a policy
@@ -86,15 +88,20 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
     if getattr(core, "decay_steps", 0) == -1:
         core = dataclasses.replace(core, decay_steps=float(updates // offline_delay))
     extraction = getattr(core, "extraction", None)
+    if phase is not None and phase.acts and hasattr(core, "policy") and getattr(extraction, "cached", False):
+        extraction = dataclasses.replace(extraction, cached=False)
+        core = dataclasses.replace(core, extraction=extraction)
     if getattr(extraction, "imitation_steps", 0) == -1:
         core = dataclasses.replace(core, extraction=dataclasses.replace(extraction, imitation_steps=float(updates)))
-    if getattr(core, "demo_share", 0) == -1:
-        core = dataclasses.replace(core, demo_share=float(next((p.offline_share for p in phases if p.acts), 1)))
+    mixed = phase or next((p for p in phases if p.acts), None)
+    share = 1.0 if mixed is None else float(mixed.offline_share)
+    if getattr(getattr(core, "critic", None), "demo_share", 0) == -1:
+        core = dataclasses.replace(core, critic=dataclasses.replace(core.critic, demo_share=share))
     if getattr(core, "fit_from", 0) == -1:
         core = dataclasses.replace(core, fit_from=float(updates))
     if getattr(core, "offline_steps", 0) == -1:
         core = dataclasses.replace(core, offline_steps=float(updates))
-    return with_core(algo, core)
+    return settled(with_core(algo, core), "demo_share", -1, share)
 
 
 def plan(
@@ -143,7 +150,8 @@ def plan(
         Phase("warmup", env_steps=warmup, offline_share=share, random_actions=not pretrained),
         Phase("online", env_steps=online, utd=utd, offline_share=share, anneal=anneal, reset=switch.reset or (),
               settings=tuple(online_settings)),
-        Phase("retrain", updates=retrain, offline_share=everything if warmup or online else 1.0, restart=True),
+        Phase("retrain", updates=retrain, offline_share=everything if warmup or online else 1.0, restart=True,
+              successes=switch.successes or 0.0),
     ]  # fmt: skip
     phases = [p for p in phases if p.units]
     if not phases:

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from understudy.data.replay import Buffer
+from understudy.data.replay import PER_SEED, Buffer
 
 NEVER = jnp.iinfo(jnp.int32).max
-INIT, UPDATE, ACT, EVALUATE = range(4)  # streams of randomness
+INIT, UPDATE, ACT, EVALUATE, PROPOSE = range(5)  # streams of randomness
 
 
 def seed_keys(seeds, stream: int) -> jax.Array:
@@ -53,6 +53,12 @@ def replay_axes(replay: Buffer) -> Buffer:
     return Buffer(data=0, size=None, head=None, lanes=replay.lanes)
 
 
+def source_axes(sources: dict) -> dict:
+    """Seeds share the data but for what is kept beside them."""
+    own = lambda source: {name: 0 if name in PER_SEED else None for name in source.data}
+    return {n: Buffer(data=own(s), size=None, head=None, lanes=s.lanes) for n, s in sources.items()}
+
+
 @jax.jit
 def initialise(algo, keys, batch):
     """Fresh states [K, ...] of every seed."""
@@ -60,22 +66,23 @@ def initialise(algo, keys, batch):
 
 
 @functools.partial(jax.jit, static_argnames=("names",), donate_argnums=(1,))
-def chunk(algo, state, sources, replay, sampler, keys, start, stop, given, names):
+def chunk(algo, state, sources, replay, sampler, keys, start, stop, given, names, marks=None):
     """Updates `start` to `stop` of every seed. Returns the state, the sums of the metrics [K, M] and, for each, the
-    first update at which it was not finite [K, M] (NEVER if it was). `given`: host batches [n, K, B, ...] or {}."""
-    one = (0, None, replay_axes(replay) if replay is not None else None, 0, 0)
+    first update at which it was not finite [K, M] (NEVER if it was). `given`: host batches [n, K, B, ...] or {};
+    `marks`: of the sampler, with a leading seed axis."""
+    one = (0, None, source_axes(sources), replay_axes(replay) if replay is not None else None, 0, 0, 0)
 
-    def update(state, i, replay, key, given):
+    def update(state, i, sources, replay, key, given, marks):
         key_sample, key_update = jax.random.split(jax.random.fold_in(key, i))
         every = sources if replay is None else sources | {"replay": replay}
-        batch = sampler(every, key_sample, given)
+        batch = sampler(every, key_sample, given, marks)
         state, metrics = algo.update(state, batch, key_update)
         return state, jnp.stack([jnp.asarray(metrics[n], jnp.float32) for n in names])
 
     def body(i, carry):
         state, total, bad = carry
         now = jax.tree.map(lambda x: x[i - start], given)
-        state, values = over_seeds(update, one, (0, 0))(state, i, replay, keys, now)
+        state, values = over_seeds(update, one, (0, 0))(state, i, sources, replay, keys, now, marks)
         return state, total + values, jnp.minimum(bad, jnp.where(jnp.isfinite(values), NEVER, i))
 
     zeros = jnp.zeros((len(keys), len(names)))
@@ -177,10 +184,10 @@ def fill(replay: Buffer, seed, positions, values, name):
 
 
 @jax.jit
-def draw_positions(sampler, sizes, keys, start, count):
+def draw_positions(sampler, sizes, keys, start, count, marks):
     """Where updates start + count of every seed read a host source: source -> [n, K, B]; `count` is arange(n)."""
 
-    def one(key, i):
-        return sampler.positions(sizes, jax.random.split(jax.random.fold_in(key, i))[0])
+    def one(key, marks, i):
+        return sampler.positions(sizes, jax.random.split(jax.random.fold_in(key, i))[0], marks)
 
-    return jax.vmap(lambda i: jax.vmap(lambda k: one(k, i))(keys))(start + count)
+    return jax.vmap(lambda i: jax.vmap(lambda k, m: one(k, m, i))(keys, marks))(start + count)

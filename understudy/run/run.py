@@ -69,6 +69,11 @@ class Run:
             self._policy = load_policy(self.path, self.algorithm)
         return self._policy(observations, seed=seed, key=key, greedy=greedy)
 
+    @property
+    def _stage(self) -> str | None:
+        """The environment that it is evaluated in."""
+        return self.manifest["plan"].get("eval_env") or self.manifest["env"]
+
     def record(self, path: str | pathlib.Path | None = None, *, seed: int | None = None) -> pathlib.Path | None:
         """Write an mp4 of a few episodes of the first seed's final policy, by default video.mp4 in the run folder.
 
@@ -79,7 +84,7 @@ class Run:
             raise EnvError("The run names no environment to film; train with --env ID.")
         policy = load_policy(self.path, self.algorithm)
         seed = self.manifest["protocol"]["env_seed"] + 1 if seed is None else seed
-        return record(policy.player(only=0), self.manifest["env"], path or self.path / "video.mp4", seed=seed)
+        return record(policy.player(only=0), self._stage, path or self.path / "video.mp4", seed=seed)
 
     def evaluate(self, episodes: int = 50, seed: int | None = None, video: str | pathlib.Path | None = None) -> dict:
         """Play fresh episodes with every seed's final policy.
@@ -95,7 +100,7 @@ class Run:
         from understudy.evaluate.statistics import summary
         from understudy.progress import bar
 
-        env = self.manifest["env"]
+        env = self._stage
         if env is None:
             raise EnvError("The run names no environment to evaluate in; train with --env ID.")
         if episodes < 1:

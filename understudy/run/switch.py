@@ -9,6 +9,7 @@
     reset-critic      the critic starts from fresh parameters
     retrain[:N]       at the end N updates from scratch on data and replay together (OOO, arXiv:2310.08558); without N
                       as many as were made before
+    successes:S       a share S of each batch of that retraining from the steps of highest reward
 
 Words combine with + or a comma: warmup:5000+drop. `--offline-share`, `--warmup` and `--retrain` say the same singly.
 """
@@ -23,7 +24,7 @@ from typing import Any
 
 from understudy.errors import SettingsError, did_you_mean
 
-WORDS = ("keep", "mix", "anneal", "drop", "warmup", "reset-optimizer", "reset-critic", "retrain")
+WORDS = ("keep", "mix", "anneal", "drop", "warmup", "reset-optimizer", "reset-critic", "retrain", "successes")
 AS_BEFORE = -1  # retrain for as many updates as were made before
 SHARE = 0.5  # of each online batch from the data, where nothing says otherwise
 OPTIONS = {"offline_share": "share", "warmup": "warmup", "retrain": "retrain"}  # of train -> of a Switch
@@ -38,6 +39,7 @@ class Switch:
       warmup: environment steps with the frozen policy.
       reset: "optimizer", "critic" or both: what starts afresh when the online phase begins.
       retrain: updates from scratch at the end; AS_BEFORE: as many as were made before.
+      successes: share of each batch of these from the steps of highest reward.
     """
 
     share: float | None = None
@@ -45,6 +47,7 @@ class Switch:
     warmup: int | None = None
     reset: tuple[str, ...] | None = None
     retrain: int | None = None
+    successes: float | None = None
 
     @property
     def said(self) -> dict[str, Any]:
@@ -60,6 +63,7 @@ class Switch:
         words += [f"reset-{what}" for what in self.reset or ()]
         if self.retrain:
             words.append("retrain" if self.retrain == AS_BEFORE else f"retrain:{self.retrain}")
+            words += [f"successes:{self.successes:g}"] if self.successes else []
         return "+".join(words) or "keep"
 
 
@@ -94,6 +98,11 @@ def _word(word: str) -> dict[str, Any]:
         raise SettingsError(f"There is no switch '{name}'.{did_you_mean(name, WORDS)}")
     if name == "mix":
         return {"share": _share(value, f"mix takes a share from 0 to 1, such as mix:0.5; got '{word}'.")}
+    if name == "successes":
+        wrong = f"successes takes a share from 0 to less than 1, such as successes:0.1; got '{word}'."
+        if (share := _share(value, wrong)) == 1:
+            raise SettingsError(wrong)
+        return {"successes": share}
     if name == "anneal":
         wrong = f"anneal takes two shares from 0 to 1, such as anneal:0.5->0; got '{word}'."
         shares = re.split(r"→|->", value)
@@ -148,6 +157,11 @@ def resolve(*layers: Mapping[str, Any]) -> Switch:
         if layer.get("switch") is not None:
             words, at = parse(layer["switch"]).said, i
             _agree(layer, words, own)
+            if words.get("successes") and not (words.get("retrain") or own.get("retrain")):
+                raise SettingsError(
+                    f"successes is a share in retraining, and --switch {layer['switch']} retrains on nothing; "
+                    "say retrain as well, such as retrain+successes:0.1."
+                )
         options |= {k: (i, v) for k, v in own.items()}
     for name, (i, value) in options.items():
         if i > at or name not in words:
@@ -178,6 +192,8 @@ def check_switch(text: str | None, data: Any) -> None:
     """Refuse a switch that mixes in data where there are none. Raises SettingsError."""
     if text is not None and data is None and ((said := parse(text)).share or said.end):
         raise SettingsError(f"--switch {text} mixes in data and there are none; give a data set, or leave it out.")
+    if text is not None and data is not None and data.rewards is None and parse(text).successes:
+        raise SettingsError(f"--switch {text} draws successes, and {data.name} has no rewards; leave successes out.")
 
 
 def said_by(phases: Iterable[Any]) -> Switch:
@@ -191,6 +207,7 @@ def said_by(phases: Iterable[Any]) -> Switch:
         warmup=named.get("warmup", {}).get("env_steps"),
         reset=tuple(online.get("reset") or ()) or None,
         retrain=named.get("retrain", {}).get("updates"),
+        successes=named.get("retrain", {}).get("successes") or None,
     )
 
 

@@ -45,6 +45,7 @@ def train(
     dataset: Any = None,
     *,
     env: str | None = None,
+    eval_env: str | None = None,
     action_range: tuple[Any, Any] | None = None,
     offline: int | None = None,
     online: int | None = None,
@@ -83,6 +84,7 @@ def train(
       dataset: a name, a path, a `Dataset`, or None to learn live only.
       env: environment id; by default the one the data set belongs to. Without one there is no live phase and no
         evaluation.
+      eval_env: another environment to evaluate in, e.g. the real system of the data where `env` is a simulator of it.
       action_range: (low, high) that the actions of the file were recorded in, mapped to [-1, 1].
       offline: updates on the data alone (default 100,000; 0 without data and for algorithms that learn live only).
       online: environment steps of each seed (default 0), `utd` updates after each.
@@ -130,11 +132,15 @@ def train(
         RunFolder(out).refuse()  # before minutes of loading and compiling
     data = dataset
     if isinstance(dataset, str | pathlib.Path):
-        data = load_data(dataset, env=env, action_range=action_range)
+        data = load_data(dataset, env=eval_env or env, action_range=action_range)
     elif action_range is not None:
         raise SettingsError("action_range belongs to a data set given by name or path; a Dataset already has its own.")
     env = env or (data.env if data is not None else None)
     spec = spec_of(env, data)
+    if eval_env is not None and spec_of(eval_env, data) != spec:
+        raise EnvError(
+            f"{eval_env} and {env} differ in the sizes of observations or actions; evaluate in one that fits."
+        )
     if preset is not None and not isinstance(algorithm, str):
         raise SettingsError("A preset goes with an algorithm's name; build the object with make(..., preset=...).")
     base = registry.make(algorithm, spec.action_size, {}, preset) if isinstance(algorithm, str) else algorithm
@@ -167,6 +173,7 @@ def train(
         phases=tuple(phases),
         seeds=seeds,
         env=env,
+        eval_env=eval_env,
         batch_size=pick(batch_size, "batch_size", 256),
         n_step=pick(n_step, "n_step", 1),
         num_envs=number_of("num_envs", num_envs, 1),
@@ -313,7 +320,8 @@ def _reopen(
             raise CheckpointError(f"{folder.path} was trained on arrays in memory; resume it with dataset=....")
         # As it was typed, or, from another working directory, where it lay then.
         there = record.get("path") if not pathlib.Path(record["given"]).exists() else None
-        data = load(there or record["given"], env=manifest["env"], action_range=record.get("action_range"))
+        place = manifest["plan"].get("eval_env") or manifest["env"]
+        data = load(there or record["given"], env=place, action_range=record.get("action_range"))
     if record is not None and data.sha256 != record["sha256"]:
         raise CheckpointError(
             f"The data set {record['given'] or record['name']} is not the one that {folder.path} was trained on "
