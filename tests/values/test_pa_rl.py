@@ -191,8 +191,8 @@ def test_a_conservative_gap_without_densities_takes_what_the_extraction_chooses(
     close(log_probs, np.zeros((3, 2)))
     repeat = dataclasses.replace(critic, repeat=True)
     drawn, log_probs = repeat.draw(actor, batch, "observations", KEY)
-    close(drawn, np.stack([choose(None, jax.random.split(KEY, 1)[0])] * 3))
-    assert log_probs.shape == (3, 2)
+    close(drawn, choose(None, jax.random.split(KEY, 1)[0])[None])  # valued once, it counts three times
+    assert log_probs.shape == (1, 2)
     state = critic.init(KEY, batch)
     state = dataclasses.replace(state, q=dataclasses.replace(state.q, params=linear(state.q.params, [0, 0, 0, 1, 0])))
     here, following = jnp.array([[0.7, 0.0], [0.1, 0.0]]), jnp.array([[-0.2, 0.0], [0.3, 0.0]])

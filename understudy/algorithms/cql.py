@@ -14,7 +14,6 @@ its number of terms (a constant), and samples of pi(.|s') are valued at s.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +31,7 @@ from understudy.policies.tanh_gaussian import TanhGaussian
 class CQLState(QState):
     """Q networks, their targets, and log alpha' of the Lagrange form, or ()."""
 
-    q: Net
-    target: Any
-    multiplier: Any
+    multiplier: Net | tuple
 
 
 @pytree
@@ -60,13 +57,13 @@ class CQLCritic(BootstrapCritic):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("sample_and_log_prob",) if self.importance or self.entropy else ()
+        return ("sample_and_log_prob",) * (self.importance or self.entropy)
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """What an update measures; 0 where the weight is, and the term is left out."""
-        return ("q", "target", "q_sampled", *(("bound_rate",) if self.calibrated else ()), "td", "gap",
-                *(("clipped",) if self.head != "scalar" else ()), "loss")  # fmt: skip
+        bounds, head = ("bound_rate",) * self.calibrated, ("clipped",) * (self.head != "scalar")
+        return "q", "target", "q_sampled", *bounds, "td", "gap", *head, "loss"
 
     def init(self, key, batch: Batch) -> CQLState:
         params = self.networks.init(key, batch["observations"], batch["actions"])
@@ -74,15 +71,19 @@ class CQLCritic(BootstrapCritic):
         return CQLState(q=net(params, self.optimiser), target=jax.tree.map(jnp.copy, params), multiplier=multiplier)
 
     def draw(self, actor, batch: Batch, which: str, key):
-        """N actions at batch[which]: actions [N, B, A], log_probs [N, B]."""
-        drawn = actor.draw(batch, which, key, 1 if self.repeat else self.samples, densities=bool(self.needs))
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.samples, *x.shape[1:])), drawn)
+        """n actions at batch[which], N of them or one that counts N times: actions [n, B, A], log_probs [n, B]."""
+        return actor.draw(batch, which, key, 1 if self.repeat else self.samples, densities=bool(self.needs))
+
+    def counted(self, x):
+        """What N uniform and 2n actions of the policy have, [..., N + 2n, B], as often as it counts: [..., 3N, B]."""
+        uniform, policy = jnp.split(x, [self.samples], -2)
+        return jnp.concatenate([uniform, jnp.repeat(policy, self.samples if self.repeat else 1, -2)], -2)
 
     def target(self, state: CQLState, batch: Batch, actor, key) -> jax.Array:
         if self.max_target_backup:
             key_actions, key_subset = jax.random.split(key)
-            actions, log_probs = self.draw(actor, batch, "next_observations", key_actions)
-            q = self.next_q(state, spread(batch["next_observations"], self.samples), actions, key_subset)  # [N, B]
+            actions, log_probs = self.draw(actor, batch, "next_observations", key_actions)  # [n, B, A], [n, B]
+            q = self.next_q(state, spread(batch["next_observations"], len(actions)), actions, key_subset)
             value = q.max(0)
             if self.entropy:
                 value -= actor.temperature * jnp.take_along_axis(log_probs, q.argmax(0)[None], 0)[0]
@@ -91,22 +92,22 @@ class CQLCritic(BootstrapCritic):
         return batch["rewards"] + self.discount * batch["masks"] * value
 
     def proposals(self, batch: Batch, actor, key):
-        """Actions to push down, N uniform and 2N of the policy, and their log densities: [3N, B, A], [3N, B]."""
-        key_uniform, key_here, key_next = jax.random.split(key, 3)
+        """Actions to push down, N uniform and 2n of the policy, and log densities: [N + 2n, B, A], [N + 2n, B]."""
+        key_uniform, *keys = jax.random.split(key, 3)
         uniform = jax.random.uniform(key_uniform, (self.samples, *batch["actions"].shape), minval=-1.0, maxval=1.0)
-        here, log_here = self.draw(actor, batch, "observations", key_here)
-        following, log_following = self.draw(actor, batch, "next_observations", key_next)
-        log_uniform = jnp.full(log_here.shape, -uniform.shape[-1] * jnp.log(2.0))
-        return jnp.concatenate([uniform, here, following]), jnp.concatenate([log_uniform, log_here, log_following])
+        log_uniform = jnp.full(uniform.shape[:2], -uniform.shape[-1] * jnp.log(2.0))
+        drawn = [self.draw(actor, batch, which, k) for which, k in zip(("observations", "next_observations"), keys)]
+        actions, log_densities = zip((uniform, log_uniform), *drawn)
+        return jnp.concatenate(actions), jnp.concatenate(log_densities)
 
     def loss(self, params, targets, actions, log_densities, weight, offset, batch: Batch, key=None):
         everything = jnp.concatenate([actions, batch["actions"][None]])  # one call of the networks for all
         predictions = self.predict(params, spread(batch["observations"], len(everything)), everything, key)
-        q = self.values(predictions)  # [E, 3N + 1, B]
-        q_sampled, q_data = q[:, :-1], q[:, -1]
+        q = self.values(predictions)  # [E, N + 2n + 1, B]
+        q_sampled, q_data, log_densities = self.counted(q[:, :-1]), q[:, -1], self.counted(log_densities)
         metrics = {"q": q_data.mean(), "target": targets.mean(), "q_sampled": q_sampled.mean()}
         if self.calibrated:
-            uniform, policy = q_sampled[:, : self.samples], q_sampled[:, self.samples :]
+            uniform, policy = jnp.split(q_sampled, [self.samples], 1)
             metrics["bound_rate"] = (policy < batch["mc_returns"]).mean()
             q_sampled = jnp.concatenate([uniform, jnp.maximum(policy, batch["mc_returns"])], 1)
         pushed = q_sampled - log_densities if self.importance else jnp.concatenate([q_sampled, q_data[:, None]], 1)
@@ -115,17 +116,18 @@ class CQLCritic(BootstrapCritic):
         return td + weight * (gap - offset).sum(), metrics | {"td": td, "gap": gap.mean()} | td_metrics
 
     def update(self, state: CQLState, batch: Batch, actor, key) -> tuple[CQLState, Metrics]:
-        key_target, key_proposals = jax.random.split(key)
+        key_target, key_drawn = jax.random.split(key)
         targets = self.target(state, batch, actor, key_target)
         weight, offset, multiplier = self.weight, 0.0, state.multiplier
         if self.lagrange:
             weight, offset = weight * self.price(multiplier.params), self.gap_target
 
         def conservative(state):
-            proposals = self.proposals(batch, actor, key_proposals)
-            return self.learn(state, self.loss, targets, *proposals, weight, offset, batch, key)
+            return self.learn(
+                state, self.loss, targets, *self.proposals(batch, actor, key_drawn), weight, offset, batch, key
+            )
 
-        def plain(state):  # without the term its 3N actions need not be valued, at a thirtieth of the cost
+        def plain(state):  # without the term, at a thirtieth of the cost
             learned, metrics = self.learn(state, self.q_loss, targets, batch, key)
             return learned, dict.fromkeys(self.metrics, jnp.float32(0)) | metrics | {"td": metrics["loss"]}
 
@@ -137,8 +139,7 @@ class CQLCritic(BootstrapCritic):
         return dataclasses.replace(learned, multiplier=multiplier), metrics
 
     def price(self, log_multiplier):
-        """alpha', bounded as in the authors' code."""
-        return jnp.minimum(jnp.exp(log_multiplier), 1e6)
+        return jnp.minimum(jnp.exp(log_multiplier), 1e6)  # alpha', bounded as in the authors' code
 
     def multiplier_loss(self, log_multiplier, gap):
         return -self.price(log_multiplier) * self.weight * (gap - self.gap_target), {}
