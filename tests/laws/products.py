@@ -16,6 +16,7 @@ from understudy.algorithms.cql import CQLCritic
 from understudy.algorithms.diffusion_ql import DiffusionQLCritic, Guide
 from understudy.algorithms.dsrl import NoiseAliasedCritic, NoiseMaxEnt
 from understudy.algorithms.fql import Distil
+from understudy.algorithms.h2o import H2OCritic
 from understudy.algorithms.idql import Implicit
 from understudy.algorithms.iql import IQLCritic
 from understudy.algorithms.pa_rl import ActionOptimisation
@@ -48,7 +49,7 @@ EXTRACTIONS = [Imitate(), AWR(), DDPGBC(), BestOfN(samples=2), MaxEnt(), Distil(
                ActionOptimisation(keep=2, distil="all", cached=True)]  # fmt: skip
 CLASSES = (Gaussian, TanhGaussian, Deterministic, Flow, OneStepFlow, Mixture, Diffusion, Shortcut, Tokens, CoarseToFine)
 POLICIES = [cls(action_size=cases.A) for cls in CLASSES]
-CRITICS += [NoiseAliasedCritic(), RO2OCritic()]
+CRITICS += [NoiseAliasedCritic(), RO2OCritic(), H2OCritic()]
 EXTRACTIONS += [LatentMaxEnt(), NoiseMaxEnt(), SmoothMaxEnt()]
 POLICIES += [cls(action_size=cases.A) for cls in (RealNVP, Residual, Latent)]
 POLICIES += [

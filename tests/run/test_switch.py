@@ -454,3 +454,11 @@ def test_a_recipes_reset_is_left_out_where_nothing_was_pretrained(pendulum, tmp_
     run = small(pendulum, tmp_path / "run", "parrot", offline=0, online=3)
     (online,) = run.manifest["phases"]
     assert online["name"] == "online" and not online["reset"]
+
+
+@pytest.mark.parametrize("algorithm", ["h2o", "moorl", "arsq"])
+def test_a_share_that_changes_is_refused_where_rows_must_be_told_apart(pendulum, tmp_path, algorithm):
+    with pytest.raises(SettingsError, match="must know which rows of a batch are the data's.* give mix:S"):
+        understudy.train(algorithm, pendulum, env="Pendulum-v1", offline=0, online=10, switch="anneal:0.5->0",
+                         out=tmp_path / "run")  # fmt: skip
+    assert not (tmp_path / "run").exists()

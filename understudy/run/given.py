@@ -134,6 +134,12 @@ def check_fit(algo, p: Plan, data, done: int = 0) -> None:
             "extraction.cached stores proposals of single actions at single observations; leave out chunk and history, "
             "or let the policy be sampled in each update: extraction.cached = False."
         )
+    shared = any(hasattr(x, "demo_share") for x in (algo, core_of(algo), getattr(core_of(algo), "critic", None)))
+    if shared and any(phase.anneal for phase in p.phases[done:]):
+        raise SettingsError(
+            f"{type(algo).__name__} must know which rows of a batch are the data's, so their share cannot change from "
+            f"batch to batch; give mix:S in the place of anneal."
+        )
     chunk = getattr(algo, "chunk", 0)
     if chunk and p.n_step > 1:
         raise SettingsError(

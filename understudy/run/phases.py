@@ -85,22 +85,18 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
         delay, offline_delay = max(round(utd), 1), 1
         here = offline_delay if phase is not None and phase.name == "offline" else delay
         core = dataclasses.replace(core, policy_delay=here)
-    if getattr(core, "decay_steps", 0) == -1:
-        core = dataclasses.replace(core, decay_steps=float(updates // offline_delay))
-    extraction = getattr(core, "extraction", None)
-    if phase is not None and phase.acts and hasattr(core, "policy") and getattr(extraction, "cached", False):
-        extraction = dataclasses.replace(extraction, cached=False)
-        core = dataclasses.replace(core, extraction=extraction)
-    if getattr(extraction, "imitation_steps", 0) == -1:
-        core = dataclasses.replace(core, extraction=dataclasses.replace(extraction, imitation_steps=float(updates)))
     mixed = phase or next((p for p in phases if p.acts), None)
     share = 1.0 if mixed is None else float(mixed.offline_share)
-    if getattr(getattr(core, "critic", None), "demo_share", 0) == -1:
-        core = dataclasses.replace(core, critic=dataclasses.replace(core.critic, demo_share=share))
-    if getattr(core, "fit_from", 0) == -1:
-        core = dataclasses.replace(core, fit_from=float(updates))
-    if getattr(core, "offline_steps", 0) == -1:
-        core = dataclasses.replace(core, offline_steps=float(updates))
+    before = {part: getattr(core, part, None) for part in ("extraction", "critic")}
+    extraction = settled(before["extraction"], "imitation_steps", -1, float(updates))
+    if phase is not None and phase.acts and hasattr(core, "policy") and getattr(extraction, "cached", False):
+        extraction = dataclasses.replace(extraction, cached=False)
+    after = {"extraction": extraction, "critic": settled(before["critic"], "demo_share", -1, share)}
+    if changed := {part: x for part, x in after.items() if x is not before[part]}:
+        core = dataclasses.replace(core, **changed)
+    core = settled(core, "decay_steps", -1, float(updates // offline_delay))
+    for name in ("fit_from", "offline_steps"):
+        core = settled(core, name, -1, float(updates))
     return settled(with_core(algo, core), "demo_share", -1, share)
 
 
