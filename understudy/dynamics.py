@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from understudy.algorithms.ooo import Moments
 from understudy.core import Batch, Metrics, Net, Params, adam, descend, leaf, net, pytree, static
+from understudy.moments import Moments
 from understudy.networks import ACTIVATIONS, Ensemble, features
 
 FAR = 5.0  # deviations: the largest predicted change

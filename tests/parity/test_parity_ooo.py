@@ -13,7 +13,8 @@ from test_parity import BATCH, HIDDEN, KEY, close, ensemble_close, iql_algorithm
 from test_parity_frozen import seen
 
 from understudy.algorithm import ActorCritic
-from understudy.algorithms.ooo import Bonus, Moments
+from understudy.algorithms.ooo import Bonus
+from understudy.moments import Moments
 
 RECORD = json.loads(pathlib.Path(__file__).with_name("ooo.json").read_text())
 

@@ -11,8 +11,9 @@ import pytest
 
 from understudy import registry
 from understudy.algorithms.jsrl import JumpStart
-from understudy.algorithms.ooo import Bonus, Moments
+from understudy.algorithms.ooo import Bonus
 from understudy.core import pytree, static
+from understudy.moments import Moments
 from understudy.run.programs import ACT, Player, seed_keys
 from understudy.wrappers import Wrapper, core_of, shaped
 

@@ -27,29 +27,9 @@ import jax.numpy as jnp
 from understudy.algorithm import Algorithm, check_keys
 from understudy.algorithms.iql import iql
 from understudy.core import Batch, Net, Params, adam, descend, leaf, net, prefix, pytree, scratch, static, through
+from understudy.moments import Moments
 from understudy.networks import MLP, features
 from understudy.wrappers import Wrapper
-
-
-@pytree
-class Moments:
-    """Running mean and variance over rows, by Chan's parallel form of Welford's sums."""
-
-    mean: jax.Array
-    variance: jax.Array
-    count: jax.Array
-
-    @classmethod
-    def of(cls, x) -> Moments:
-        """Of nothing yet, for rows like those of x [B, ...]."""
-        return cls(mean=jnp.zeros(x.shape[1:]), variance=jnp.ones(x.shape[1:]), count=jnp.float32(1e-4))
-
-    def add(self, x) -> Moments:
-        """With the rows of x [B, ...] as well."""
-        n, total = len(x), self.count + len(x)
-        apart = x.mean(0) - self.mean
-        sums = self.variance * self.count + x.var(0) * n + apart**2 * self.count * n / total
-        return Moments(mean=self.mean + apart * n / total, variance=sums / total, count=total)
 
 
 @pytree
