@@ -52,6 +52,12 @@ def row(folder: pathlib.Path) -> str:
             f"| {about['note']} |\n")  # fmt: skip
 
 
+def typed(command: list[str]) -> str:
+    """A command as it was typed, without paths of this machine."""
+    words = [pathlib.Path(w).name if w.startswith("/") else w for w in command]
+    return " ".join(w if " " not in w else repr(w) for w in words)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=pathlib.Path)
@@ -71,11 +77,10 @@ def main() -> None:
         args.note = f"{args.note}; stopped before its end".removeprefix("; ")
     result["run"] = args.run.name
     (target / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    words = [pathlib.Path(w).name if w.startswith("/") else w for w in manifest["command"]]
-    words = [w if " " not in w else repr(w) for w in words]
+    commands = [manifest["command"], *(r["command"] for r in manifest["resumes"] if r["changed"])]
     keep = ("algorithm", "preset", "settings", "overrides", "env", "seeds", "phases", "plan", "protocol", "versions",
             "created", "resumes", "understudy")  # fmt: skip
-    about = {k: manifest[k] for k in keep} | {"command": " ".join(words), "note": args.note}
+    about = {k: manifest[k] for k in keep} | {"command": " && ".join(map(typed, commands)), "note": args.note}
     about["dataset"] = {k: manifest["dataset"][k] for k in ("name", "sha256", "transitions", "episodes", "notes")} if (
         manifest["dataset"]) else None  # fmt: skip
     (target / "run.json").write_text(json.dumps(about, indent=1) + "\n")
