@@ -43,7 +43,7 @@ def by_pa_rl(name: str, data: str, out: pathlib.Path) -> None:
     """A class of ours: three seeds in one run."""
     policy = CLASSES[name].split()
     understudy("train", "bc", data, "--env", ENV, *policy, *CLONE.split(), "--seeds", "3", "--out", str(out))
-    understudy("resume", str(out), "--algorithm", "pa_rl", *policy, *PA_RL.split(), *LIVE.split())
+    understudy("resume", str(out), "--algorithm", "pa_rl", *PA_RL.split(), *LIVE.split())
 
 
 def torch_flow(observation_size: int, action_size: int, seed: int, steps: int = 5):

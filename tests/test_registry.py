@@ -116,6 +116,27 @@ def test_a_critic_or_an_extraction_is_that_of_another_algorithm():
         registry.make("bc", 3, {"critic": "iqll"})
 
 
+def test_an_algorithm_keeps_the_policy_of_the_one_before_where_that_fits():
+    def kept(before, settings, name, given={}):  # noqa: B006
+        algorithm = registry.make(name, 3)
+        found, why = registry.keep_policy(algorithm, registry.make(before, 3, settings), given)
+        return core_of(registry.adjust(algorithm, registry.overrides(algorithm, given, before=found))).policy, why
+
+    diffusion = {"policy": "diffusion", "policy.hidden": "8 8", "policy.steps": 3}
+    assert kept("bc", diffusion, "pa_rl") == (registry.make("bc", 3, diffusion).policy, "")
+    policy, why = kept("bc", diffusion, "pa_rl", {"policy.steps": 4})
+    assert (type(policy).__name__, policy.hidden, policy.steps, why) == ("Diffusion", (8, 8), 4, "")
+    policy, why = kept("bc", diffusion, "pa_rl", {"policy": "mixture"})
+    assert (type(policy).__name__, policy.hidden, why) == ("Mixture", (8, 8), "")
+    own, why = kept("bc", diffusion, "sac")
+    assert own == registry.make("sac", 3).policy and "needs a policy with sample_and_log_prob" in why
+    residual = {"policy": "residual", "policy.base": "gaussian", "policy.base.std": 0.3}
+    assert kept("bc", residual, "resfit")[0] == registry.make("bc", 3, residual).policy
+    assert kept("arsq", {}, "iql") == (registry.make("iql", 3).policy, ""), "it has none that could go on"
+    chunks, _ = registry.keep_policy(registry.make("pa_rl", 3), registry.make("qc", 3), {})
+    assert chunks["chunk"] == 5 and chunks["policy"] == "flow"
+
+
 def test_another_policy_class_keeps_the_shape_of_the_networks():
     given = {"policy": "flow", "policy.hidden": "32 32", "policy.steps": 4}
     algorithm = registry.make("iql", 3, given, preset="ogbench")

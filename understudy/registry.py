@@ -350,6 +350,42 @@ def _shape(old: Any, new: Any) -> dict[str, Any]:
     return {k: getattr(old, k) for k in sorted(keep) if hasattr(old, k)}
 
 
+def keep_policy(
+    algorithm: Algorithm, before: Algorithm, settings: Mapping[str, Any], action_size: int | None = None
+) -> tuple[dict[str, Any], str]:
+    """The overrides with which `algorithm` goes on with the policy of `before` when `settings` come on top, and ""; or
+    {} and the reason why that does not fit."""
+    from understudy.wrappers import core_of
+
+    kept = _policy_of(before)
+    try:
+        found = overrides(algorithm, kept, action_size)
+        made = core_of(adjust(algorithm, overrides(algorithm, settings, action_size, before=found), action_size))
+        if kept and hasattr(made, "check"):
+            made.check(dict.fromkeys(made.requires))  # what it asks of its policy, not of the data
+    except SettingsError as error:
+        return {}, str(error)
+    return found, ""
+
+
+def _policy_of(algorithm: Algorithm) -> dict[str, Any]:
+    """Settings that give another algorithm this one's policy: its class and fields, its base's, chunk and history; {}
+    where it has none of a class that can be named."""
+    from understudy import settings as fields
+    from understudy.wrappers import core_of
+
+    policy = getattr(core_of(algorithm), "policy", None)
+    names = {entry.target: name for name, entry in entries("policy").items()}
+    out = {word: value for word in WRAPPED if (value := getattr(algorithm, word, 0))}
+    for key, part in (("policy", policy), ("policy.base", getattr(policy, "base", None))):
+        if part is not None or key == "policy":
+            out[key] = names.get(f"{type(part).__module__}:{type(part).__qualname__}")
+    if None in out.values():
+        return {}
+    own = {f"policy.{name}": value for name, value in fields.as_dict(policy).items()}
+    return out | {name: value for name, value in own.items() if not name.endswith("action_size")}
+
+
 FAMILIES = {
     "cube": "arm and cubes",
     "scene": "arm, drawer, window",

@@ -10,6 +10,7 @@ import pytest
 from small import SMALL, arrays_of, small
 
 import understudy
+from understudy import cli
 from understudy.algorithm import ActorCritic
 from understudy.algorithms.bc import NoCritic
 from understudy.core import pytree
@@ -217,3 +218,21 @@ def test_an_on_policy_algorithm_that_learns_offline_goes_live_in_the_same_run(pe
     accepted, acts = (after[f"['state'].{of}['network']['params']['Dense_0']['bias']"][0]
                       for of in ("accepted", "actor.params"))  # fmt: skip
     assert not any(np.array_equal(x, acts) for x in accepted), "what acts has learned from what it played"
+
+
+def test_another_algorithm_goes_on_with_the_policy_that_was_trained(pendulum, tmp_path, capsys):
+    few = {"policy": "diffusion", "policy.hidden": (8, 8), "policy.steps": 3}
+    run = small(pendulum, tmp_path / "run", "bc", settings=few)
+    actor = {k: v for k, v in arrays_of(run).items() if ".actor.params" in k}
+    line = (
+        f"resume {run.path} --algorithm iql --critic.hidden 8 8 --policy.temperature 0.5 --learning_rate 0 --online 2"
+    )
+    assert cli.main([*line.split(), "--quiet"]) == 0  # a setting of the policy that goes on
+    run = understudy.load(run.path)
+    assert run.manifest["settings"]["policy.temperature"] == 0.5 and run.manifest["settings"]["policy.steps"] == 3
+    after = arrays_of(run)
+    assert actor and all(np.array_equal(v, after[k]) for k, v in actor.items())
+    understudy.resume(run, algorithm="td3_bc", settings={"critic.hidden": (8, 8)}, online=4)
+    assert "starts afresh" not in capsys.readouterr().err
+    understudy.resume(run.path, algorithm="sac", settings={"critic.hidden": (8, 8)}, online=6)
+    assert "starts afresh: SoftTD needs a policy with sample_and_log_prob" in capsys.readouterr().err

@@ -201,6 +201,17 @@ def train(args, raw, argv, parser) -> Outcome:
     )
 
 
+def _kept(name: str, manifest: dict, raw: dict) -> dict[str, Any]:
+    """The policy of a run as settings of another algorithm that goes on with it; {} where it does not fit."""
+    from understudy import registry
+
+    if manifest.get("algorithm") is None:
+        return {}
+    before = registry.make(manifest["algorithm"], 1, manifest["overrides"], manifest["preset"])
+    chosen = {k: raw[k] for k in registry.CHOICES if raw.get(k)}
+    return registry.keep_policy(registry.make(name, 1), before, chosen, 1)[0]
+
+
 def resume(args, raw, argv, parser) -> Outcome:
     from understudy.run.folder import RunFolder
 
@@ -208,9 +219,10 @@ def resume(args, raw, argv, parser) -> Outcome:
     name = args.algorithm or manifest.get("algorithm")
     settings = {"settings": dict(raw)} if raw else {}
     if name is not None:  # else it was trained with an object, and only Python knows its fields
-        same = args.algorithm is None
-        settings = checked(name, raw, manifest.get("preset") if same else None, parser,
-                           manifest.get("overrides") if same else None)  # fmt: skip
+        same, made = args.algorithm is None, (manifest.get("overrides"), manifest.get("preset"))
+        if not same:
+            made = _kept(args.algorithm, manifest, raw), None
+        settings = checked(name, raw, made[1], parser, made[0])
     import understudy
 
     options = _given(args, "offline", "online", "env", "utd", "switch", "offline_share", "algorithm", "baseline",

@@ -197,7 +197,9 @@ def _resume(p: Parser) -> None:
     p.add_argument("--utd", type=number, metavar="F", help="updates per live step of a first online phase")
     p.add_argument("--switch", metavar="WORDS", help="how it begins, as for train, such as warmup:5000+drop")
     p.add_argument("--offline-share", type=number, metavar="F", help="share of its batches from the data")
-    p.add_argument("--algorithm", metavar="NAME", help="another algorithm, with its own defaults, for what is left")
+    p.add_argument(
+        "--algorithm", metavar="NAME", help="another algorithm for what is left, with the run's policy if it can"
+    )
     p.add_argument(
         "--eval-every", type=count, metavar="N", help="updates or live steps between evaluations from here on"
     )

@@ -261,7 +261,8 @@ def resume(
       env: the environment of a run that was trained without one.
       utd, switch, offline_share, online_settings: of an online phase that is new, as for `train`; by default what
         `train` was given.
-      algorithm: another algorithm for the phases that are left; networks of the same shape are carried over.
+      algorithm: another algorithm for the phases that are left; it goes on with the run's policy where that fits
+        (`settings` can name another), and networks of the same shape are carried over.
       settings: changed settings, by dotted name, for the phases that are left; a change of structure starts what it
         touches afresh.
       eval_every, episodes: of the evaluations that are left, as for `train`.
@@ -353,7 +354,10 @@ def _reopen(
     another = isinstance(algorithm, str) or given is not None
     if another:
         base = registry.make(algorithm, size, {}, None) if isinstance(algorithm, str) else given
-        new = registry.overrides(base, settings or {}, size)
+        kept, why = registry.keep_policy(base, before, settings or {}, size) if before is not None else ({}, "")
+        if why:
+            say(f"The policy of the run so far starts afresh: {why}")
+        new = registry.overrides(base, settings or {}, size, before=kept)
         identity = {"algorithm": canonical(algorithm), "object": None if given is None else type(given).__name__,
                     "overrides": new, "preset": None}  # fmt: skip
         changed |= {"algorithm": identity["algorithm"] or identity["object"], "settings": new}
