@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from cases import make_batch, needed
 
+from understudy import registry
 from understudy.errors import SettingsError
 from understudy.run import checkpoint
 
@@ -161,11 +162,18 @@ def test_init_leaves_no_buffer_shared(case):
     assert len(pointers) == len(set(pointers))
 
 
-def test_one_device_equals_four():
-    """Every algorithm, batch sharded over four virtual devices, against one (a process of its own: XLA_FLAGS)."""
+KINDS = ("bc", "sac", "iql", "fql", "qc", "ppo", "ooo", "arsq")  # each way to be an algorithm
+
+
+@pytest.mark.parametrize(
+    "names", [KINDS, pytest.param(sorted({*registry.ALGORITHMS} - {*KINDS}), marks=pytest.mark.slow)]
+)
+def test_one_device_equals_four(names):
+    """Batch sharded over four virtual devices, against one (a process of its own: XLA_FLAGS)."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     script = pathlib.Path(__file__).with_name("four_devices.py")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, timeout=600)
+    command = [sys.executable, str(script), *names]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
     worst = json.loads(done.stdout.splitlines()[-1])
-    assert worst and max(worst.values()) < 1e-4, worst
+    assert worst.keys() == set(names) and max(worst.values()) < 1e-4, worst

@@ -42,8 +42,9 @@ def test_no_part_needs_more_than_the_capabilities():
 def test_products_run():
     """A share of them, every part among them; nothing is compiled. All of them train in the slow test below."""
     batch, seen = cases.make_batch(), set()
-    fitting = [parts for parts in itertools.product(*PARTS) if not products.lacking(*parts)]
-    for critic, extraction, policy in fitting[:: len(fitting) // 40]:
+    for critic, extraction, policy in itertools.product(*PARTS):
+        if products.lacking(critic, extraction, policy) or seen >= {critic, extraction, policy}:
+            continue
         algorithm = made(critic, extraction, policy)
 
         def step(key, algorithm=algorithm):
@@ -54,7 +55,7 @@ def test_products_run():
         (_, metrics), actions = jax.eval_shape(step, jax.random.key(0))
         assert actions.shape == batch["actions"].shape and metrics
         seen |= {critic, extraction, policy}
-    assert len(seen) > 0.9 * sum(map(len, PARTS))
+    assert len(seen) == sum(len(set(parts)) for parts in PARTS), "every part fits somewhere"
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ VARIANTS = {
     "two_hot": dict(head="two_hot", **RANGE),
 }
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # halves the time to compile
-NAMES = [n for n in sorted(cases.recipes()) if isinstance(getattr(cases.make(n), "critic", None), QCritic)]
+NAMES = [n for n in sorted(cases.recipes()) if isinstance(vars(cases.make(n)).get("critic"), QCritic)]
 
 
 def with_critic(name: str, settings: dict):

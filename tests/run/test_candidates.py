@@ -35,7 +35,7 @@ def test_device_and_host_hold_the_same_proposals(pendulum):
     assert np.abs(host["next_candidates"][inside] - host["candidates"][inside + 1]).max() > 1e-3, "draws of their own"
 
 
-@pytest.mark.parametrize("place", ["device", "host"])
+@pytest.mark.parametrize("place", ["device", pytest.param("host", marks=pytest.mark.slow)])
 def test_proposals_are_drawn_anew_when_due_and_a_kill_changes_nothing(pendulum, tmp_path, monkeypatch, place):
     calls, killed, chunk = [], [None], programs.chunk
 

@@ -97,13 +97,13 @@ class H2OCritic(BootstrapCritic):
     def loss(self, params, targets, ratio, gaps, real, batch: Batch, key=None):
         predictions = self.predict(params, batch["observations"], batch["actions"], key)
         q, simulated = self.values(predictions), ~real  # [E, B]
-        errors = (q - targets) ** 2
-        td = (mean_over(errors, real) + mean_over(errors * ratio, simulated)).sum()
+        errors, seen = jax.vmap(lambda x, y: self.regress(x[:, None], y[None]), (1, 0))(predictions, targets)  # [B]
+        td = mean_over(errors, real) + mean_over(errors * ratio, simulated)
         omega = gaps / jnp.maximum((gaps * simulated).sum(), TINY)
         weighed = jax.nn.logsumexp(jnp.where(simulated, q + jnp.log(omega), -1e9), axis=-1)  # [E]
         penalty = (jnp.clip(weighed - mean_over(q, real), -1e3, 1e3) * simulated.any()).sum()
         metrics = {"q": q.mean(), "target": targets.mean(), "td": td, "penalty": penalty}
-        return td + self.weight * penalty, metrics
+        return td + self.weight * penalty, metrics | jax.tree.map(jnp.mean, seen)
 
     def update(self, state: H2OState, batch: Batch, actor, key) -> tuple[H2OState, Metrics]:
         key_target, key_noise, key_gap = jax.random.split(key, 3)
