@@ -16,7 +16,7 @@ and may have more:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -105,9 +105,7 @@ class Extraction:
 
     def choose(self, policy, params, q: Callable, observations, key, *, greedy: bool = False):
         """The action used in backups and at deployment: a sample, or the mode where one exists and is asked for."""
-        if greedy and hasattr(policy, "mode"):
-            return policy.mode(params, observations)
-        return policy.sample(params, observations, key)
+        return mode_or_sample(policy, params, observations, key, greedy)
 
     def prepare(self, policy, params, q: Callable, batch: Batch, key, step) -> tuple[Batch, dict[str, jax.Array]]:
         """What an update computes once for the critic and the policy: the batch with what `loss` needs besides, and
@@ -195,24 +193,16 @@ class ActorCritic:
         self.critic.check()
         for part in (self.critic, self.extraction):
             check_keys(type(part).__name__, part.requires, batch)
-            for need in part.needs:
-                if not hasattr(self.policy, need):
-                    self.refuse_policy(part, f"with {need} ({CAPABILITIES[need]})")
+            check_policy(type(part).__name__, part.needs, self.policy)
         made_for = self.extraction.made_for
         if made_for is not None and not isinstance(self.policy, made_for):
-            self.refuse_policy(self.extraction, f"of the class {made_for.__name__}")
+            refuse_policy(type(self.extraction).__name__, f"of the class {made_for.__name__}", self.policy)
         for need in self.extraction.needs_critic:
             if not hasattr(self.critic, need):
                 raise SettingsError(
                     f"{type(self.extraction).__name__} needs a critic with {need}; {type(self.critic).__name__} "
                     f"has none. Use a critic that learns a state value, such as IQL's."
                 )
-
-    def refuse_policy(self, part: Critic | Extraction, needed: str) -> None:
-        raise SettingsError(
-            f"{type(part).__name__} needs a policy {needed}; {type(self.policy).__name__} is not one. Use one "
-            f"(understudy list policies) or an algorithm whose extraction only samples (iql, ifql, bc)."
-        )
 
     def init(self, key, batch: Batch) -> ActorCriticState:
         self.check(batch)
@@ -308,3 +298,24 @@ def check_keys(who: str, requires: frozenset[str], batch: Batch) -> None:
     if missing:
         todo = " ".join(dict.fromkeys(REMEDIES.get(k, "Give data that have it.") for k in missing))
         raise SettingsError(f"{who} needs batch keys {missing}; got {sorted(batch)}. {todo}")
+
+
+def check_policy(who: str, needs: Iterable[str], policy: Any) -> None:
+    """Raise SettingsError where `policy` lacks a capability, with what to do about it."""
+    for need in needs:
+        if not hasattr(policy, need):
+            refuse_policy(who, f"with {need} ({CAPABILITIES[need]})", policy)
+
+
+def refuse_policy(who: str, needed: str, policy: Any) -> None:
+    raise SettingsError(
+        f"{who} needs a policy {needed}; {type(policy).__name__} is not one. Use one (understudy list policies) or an "
+        f"algorithm whose extraction only samples (iql, ifql, bc)."
+    )
+
+
+def mode_or_sample(policy, params, observations, key, greedy: bool) -> jax.Array:
+    """The policy's mode where it is asked for and exists, else a sample: [B, A]."""
+    if greedy and hasattr(policy, "mode"):
+        return policy.mode(params, observations)
+    return policy.sample(params, observations, key)

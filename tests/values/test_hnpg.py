@@ -10,20 +10,11 @@ import pytest
 import understudy
 from understudy.algorithms.hnpg import HNPG
 from understudy.errors import SettingsError
-from understudy.natural_gradient import conjugate_gradients, natural_step
+from understudy.natural_gradient import natural_step
 from understudy.policies.deterministic import Deterministic
 from understudy.policies.gaussian import Gaussian
 
 KEY = jax.random.key(0)
-
-
-def test_conjugate_gradients_solve_a_system_and_stop_where_it_is_solved():
-    matrix = np.array([[4.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 2.0]], np.float32)
-    b = np.array([1.0, -2.0, 0.5], np.float32)
-    x = conjugate_gradients(lambda v: matrix @ v, jnp.asarray(b), 3)
-    np.testing.assert_allclose(x, np.linalg.solve(matrix, b), rtol=1e-4)
-    np.testing.assert_array_equal(conjugate_gradients(lambda v: matrix @ v, jnp.asarray(b), 50), x)
-    assert not np.asarray(conjugate_gradients(lambda v: matrix @ v, jnp.zeros(3), 3)).any()
 
 
 def test_the_step_is_the_dense_solution_scaled_to_its_divergence():
@@ -105,7 +96,7 @@ def test_it_finds_the_better_action_from_its_own_play():
 
 def test_a_policy_without_densities_is_refused_and_so_is_an_offline_phase(tmp_path):
     batch = played([0], [0], [0], [1], [False])
-    with pytest.raises(SettingsError, match="HNPG needs a policy with log_prob; Deterministic has none"):
+    with pytest.raises(SettingsError, match="HNPG needs a policy with log_prob .*; Deterministic is not one"):
         HNPG(policy=Deterministic(action_size=1)).init(KEY, batch)
     data = understudy.data.from_arrays(np.zeros((9, 3)), np.zeros((9, 1)), np.zeros(9), truncations=np.arange(9) == 8)
     with pytest.raises(SettingsError, match="HNPG learns only from what it plays; give --offline 0"):

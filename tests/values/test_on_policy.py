@@ -146,7 +146,7 @@ def test_dppo_scores_what_it_has_played_as_it_played_it():
 
 def test_what_ppo_cannot_use_is_refused():
     batch = {"observations": jnp.zeros((1, 1)), "actions": jnp.zeros((1, 1))}
-    with pytest.raises(SettingsError, match="needs a policy with log_prob .* Deterministic has none"):
+    with pytest.raises(SettingsError, match="needs a policy with log_prob .* Deterministic is not one"):
         PPO(policy=Deterministic(action_size=1)).init(jax.random.key(0), batch)
     with pytest.raises(SettingsError, match="10 steps of 3 environments do not split into 4 equal minibatches"):
         PPO(policy=Gaussian(action_size=1), steps_per_rollout=10, lanes=3, minibatches=4).init(jax.random.key(0), batch)

@@ -125,7 +125,7 @@ def test_it_improves_on_its_clones_without_playing():
 
 
 def test_what_it_cannot_use_is_refused():
-    with pytest.raises(SettingsError, match="needs a policy with log_prob .* Deterministic has none"):
+    with pytest.raises(SettingsError, match="needs a policy with log_prob .* Deterministic is not one"):
         dataclasses.replace(SMALL, policy=Deterministic(action_size=1)).init(KEY, bandit(4))
     with pytest.raises(SettingsError, match=r"UniO4 needs batch keys \['rewards'\]"):
         SMALL.init(KEY, {k: v for k, v in bandit(4).items() if k != "rewards"})

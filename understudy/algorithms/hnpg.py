@@ -23,9 +23,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from understudy.algorithm import Policy, check_keys
+from understudy.algorithm import Policy, check_keys, check_policy, mode_or_sample
 from understudy.core import TRANSITION, Batch, Net, adam, descend, leaf, net, prefix, pytree, scratch, static
-from understudy.errors import SettingsError
 from understudy.natural_gradient import natural_step
 from understudy.networks import ACTIVATIONS, LAYER_NORM, MLP
 from understudy.on_policy import Rollout
@@ -74,11 +73,7 @@ class HNPG:
 
     def check(self, batch: Batch) -> None:
         check_keys("HNPG", self.requires, batch)
-        if not hasattr(self.policy, "log_prob"):
-            raise SettingsError(
-                f"HNPG needs a policy with log_prob; {type(self.policy).__name__} has none. Use a policy that has it "
-                f"(understudy list policies)."
-            )
+        check_policy("HNPG", ("log_prob",), self.policy)
 
     def init(self, key, batch: Batch) -> HNPGState:
         self.check(batch)
@@ -139,9 +134,7 @@ class HNPG:
         return state, prefix("critic", critic_metrics) | prefix("actor", metrics)
 
     def act(self, state: HNPGState, observations, key, carry: Any = (), *, greedy: bool = False):
-        if greedy and hasattr(self.policy, "mode"):
-            return self.policy.mode(state.actor.params, observations), carry
-        return self.policy.sample(state.actor.params, observations, key), carry
+        return mode_or_sample(self.policy, state.actor.params, observations, key, greedy), carry
 
 
 def hnpg(action_size: int) -> HNPG:

@@ -18,8 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from understudy.core import CAPABILITIES, Batch, leaf, pytree
-from understudy.errors import SettingsError
+from understudy.algorithm import check_policy, mode_or_sample
+from understudy.core import Batch, leaf, pytree
 from understudy.losses import clipped_surrogate
 from understudy.on_policy import OnPolicy, OnPolicyState
 from understudy.policies.gaussian import Gaussian
@@ -33,11 +33,7 @@ class PPO(OnPolicy):
 
     def check(self, batch: Batch) -> None:
         super().check(batch)
-        if not hasattr(self.policy, "log_prob"):
-            raise SettingsError(
-                f"PPO needs a policy with log_prob ({CAPABILITIES['log_prob']}); {type(self.policy).__name__} has "
-                f"none. Use a policy that has it (understudy list policies)."
-            )
+        check_policy("PPO", ("log_prob",), self.policy)
 
     def policy_loss(self, params, old, batch: Batch, key):
         observations, actions, log_prob = batch["observations"], batch["actions"], self.policy.log_prob
@@ -51,9 +47,7 @@ class PPO(OnPolicy):
         return self.entropy * score - surrogate, metrics
 
     def act(self, state: OnPolicyState, observations, key, carry: Any = (), *, greedy: bool = False):
-        if greedy and hasattr(self.policy, "mode"):
-            return self.policy.mode(state.actor.params, observations), carry
-        return self.policy.sample(state.actor.params, observations, key), carry
+        return mode_or_sample(self.policy, state.actor.params, observations, key, greedy), carry
 
 
 def ppo(action_size: int) -> PPO:
