@@ -10,7 +10,7 @@ advantages of the environment's steps, and k = K ... 1 steps before the end:
              eps_k = eps_1st + (eps - eps_1st) (e^(c u) - 1) / (e^c - 1),  u = (K - k) / (K - 1)
     phi   <- descend  E (A + V_old(s) - V(s))^2
 It goes on from a clone: `understudy train bc DATA --policy diffusion`, then `understudy resume RUN --algorithm dppo
---online N`. Give it the clone's policy.* settings again (schedule and steps above all: they change no shape).
+--online N`.
 Evaluation adds the schedule's own noise only. The authors fine-tune 10 of 20 cosine steps, on chunks of 4 actions; here
 actions are single. The mean over dimensions, the clamp and the clipping of draws at 3 are those of their code.
 Deviations: a minibatch holds whole chains, where theirs holds single steps of them; rewards are not rescaled by a
