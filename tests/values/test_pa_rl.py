@@ -230,12 +230,12 @@ def test_stored_proposals_are_the_policys_samples_whatever_the_size_of_the_piece
             "masks": column(), "ends": jnp.arange(count) == 6}  # fmt: skip
     state = algorithm.init(KEY, data | {"candidates": column(3, 2), "next_candidates": column(3, 2)})
     buffer = Buffer.full(data)
-    filled = candidates.fill(algorithm, state, buffer, KEY)
+    filled = buffer.beside(candidates.columns(algorithm, state.actor.params, buffer, KEY))
     assert filled.data["candidates"].shape == filled.data["next_candidates"].shape == (count, 3, 2)
-    pieces = candidates.fill(algorithm, state, buffer, KEY, rows=3)
+    pieces = candidates.columns(algorithm, state.actor.params, buffer, KEY, rows=3)
     for name, which, key in zip(("candidates", "next_candidates"), ("observations", "next_observations"),
                                 jax.random.split(KEY)):  # fmt: skip
-        close(filled.data[name], pieces.data[name])
+        close(filled.data[name], pieces[name])
         keys = jax.random.split(jax.random.fold_in(key, 5), 3)
         own = [algorithm.policy.sample(state.actor.params, data[which][5:6], k)[0] for k in keys]
         close(filled.data[name][5], own)

@@ -59,11 +59,6 @@ def columns(algo, params, source: Buffer | HostBuffer, key, rows: int = 4096) ->
     return {name.replace("observations", "candidates"): column(name, k) for name, k in zip(names, keys)}
 
 
-def fill(algo, state, buffer: Buffer, key, rows: int = 4096) -> Buffer:
-    """`buffer` with these columns, drawn anew from one seed's policy; for a loop of your own."""
-    return buffer.beside(columns(algo, proposer_of(algo, state), buffer, key, rows))
-
-
 def of_seeds(algo, params, source: Buffer | HostBuffer, own: bool, keys) -> dict[str, Any]:
     """`columns` of every seed, [K, C, k, A]. `own`: each seed has its own data, leaves [K, C, ...]."""
     every = []
