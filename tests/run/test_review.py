@@ -195,11 +195,12 @@ def test_a_clone_goes_on_as_an_on_policy_algorithm(pendulum, tmp_path, algorithm
     assert all(np.array_equal(v, actor[k.replace(".base", ".actor.params")]) for k, v in base.items())
 
 
-def test_a_resumed_run_is_evaluated_as_often_as_is_asked_for_now(pendulum, tmp_path):
-    run = small(pendulum, tmp_path / "run", evaluate=True)
+@pytest.mark.parametrize("before", [True, False])
+def test_a_resumed_run_is_evaluated_as_often_as_is_asked_for_now(pendulum, tmp_path, before):
+    run = small(pendulum, tmp_path / "run", evaluate=before)
     run = understudy.resume(run, online=40, eval_every=20, episodes=2)
     rows = [json.loads(line) for line in (run.path / "episodes.jsonl").read_text().splitlines()]
-    assert [r["env_steps"] for r in rows] == [0, 20, 20, 40, 40]
+    assert [r["env_steps"] for r in rows] == [0] * before + [20, 20, 40, 40]
     assert run.manifest["plan"]["episodes"] == 2 and run.manifest["resumes"][0]["changed"]["eval_every"] == 20
     with pytest.raises(SettingsError, match="episodes is 2.5; give a whole number"):
         understudy.resume(run, online=60, episodes=2.5)

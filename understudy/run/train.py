@@ -298,6 +298,7 @@ def resume(
         baseline_module.check(name, manifest["dataset"], steps)
     evaluations = {"eval_every": eval_every, "episodes": episodes}
     evaluations = {k: number_of(k, v, 0) for k, v in evaluations.items() if v is not None}
+    evaluations |= {"evaluate": True} if evaluations else {}  # asked for, whatever the run did so far
     folder.lock()
     try:
         manifest = manifest | {"env": manifest["env"] or env, "baseline": bool(manifest.get("baseline") or baseline)}
