@@ -358,10 +358,12 @@ def keep_policy(
     from understudy.wrappers import core_of
 
     kept = _policy_of(before)
+    if not kept:
+        return {}, ""
     try:
         found = overrides(algorithm, kept, action_size)
         made = core_of(adjust(algorithm, overrides(algorithm, settings, action_size, before=found), action_size))
-        if kept and hasattr(made, "check"):
+        if hasattr(made, "check"):
             made.check(dict.fromkeys(made.requires))  # what it asks of its policy, not of the data
     except SettingsError as error:
         return {}, str(error)

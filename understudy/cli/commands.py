@@ -219,10 +219,11 @@ def resume(args, raw, argv, parser) -> Outcome:
     name = args.algorithm or manifest.get("algorithm")
     settings = {"settings": dict(raw)} if raw else {}
     if name is not None:  # else it was trained with an object, and only Python knows its fields
-        same, made = args.algorithm is None, (manifest.get("overrides"), manifest.get("preset"))
-        if not same:
-            made = _kept(args.algorithm, manifest, raw), None
-        settings = checked(name, raw, made[1], parser, made[0])
+        if args.algorithm is None:
+            overrides, preset = manifest.get("overrides"), manifest.get("preset")
+        else:
+            overrides, preset = _kept(args.algorithm, manifest, raw), None
+        settings = checked(name, raw, preset, parser, overrides)
     import understudy
 
     options = _given(args, "offline", "online", "env", "utd", "switch", "offline_share", "algorithm", "baseline",
