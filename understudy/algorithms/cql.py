@@ -118,9 +118,8 @@ class CQLCritic(BootstrapCritic):
     def update(self, state: CQLState, batch: Batch, actor, key) -> tuple[CQLState, Metrics]:
         key_target, key_drawn = jax.random.split(key)
         targets = self.target(state, batch, actor, key_target)
-        weight, offset, multiplier = self.weight, 0.0, state.multiplier
-        if self.lagrange:
-            weight, offset = weight * self.price(multiplier.params), self.gap_target
+        multiplier, offset = state.multiplier, self.gap_target if self.lagrange else 0.0
+        weight = self.weight * self.price(multiplier.params) if self.lagrange else self.weight
 
         def conservative(state):
             return self.learn(
