@@ -23,7 +23,7 @@ class Bar:
         self._shown = shown
         self._first, self._start = done, time.monotonic()
         self._times = collections.deque([(self._start, done)])
-        self._said = self._start
+        self._said, self._paused = self._start, 0.0
 
     def advance(self, n: int = 1, **fields: float) -> None:
         """Count `n` more units; `fields` are shown as they stand, e.g. `success=0.4`."""
@@ -39,6 +39,11 @@ class Bar:
             self._said = now
             print(self.plain(), file=sys.stderr, flush=True)
 
+    def resume(self, pause: float) -> None:
+        """Leave `pause` seconds, in which another bar had its turn, out of the rate and the time left."""
+        self._paused += pause
+        self._times = collections.deque((t + pause, done) for t, done in self._times)
+
     @property
     def seconds(self) -> float:
         """Since the bar began."""
@@ -49,7 +54,7 @@ class Bar:
         """Units per second of late, or over all when done; None before it can be told."""
         (begin, first), (end, last) = self._times[0], self._times[-1]
         if self.done >= self.total:
-            begin, first = self._start, self._first
+            begin, first = self._start + self._paused, self._first
         return (last - first) / (end - begin) if end - begin > 0.5 and last > first else None
 
     def counted(self) -> str:
@@ -177,6 +182,7 @@ def fit(bars: list[Bar], width: int) -> tuple[list[str], int]:
 
 
 _live: _Bars | _Notebook | None = None  # one live display: nested bars share it
+_open: list[Bar] = []  # the bars that are going, outermost first
 
 
 def _display() -> _Bars | _Notebook | None:
@@ -211,11 +217,15 @@ def bar(description: str, total: int, unit: str = "it", done: int = 0, leave: bo
     one = Bar(description, total, unit, done, _live)
     if _live is not None:
         _live.bars.append(one)
+    _open.append(one)
     try:
         yield one
         if _live is None and leave and one.done >= total > done:
             print(one.plain(), file=sys.stderr, flush=True)
     finally:
+        _open.remove(one)
+        for outer in _open[-1:]:
+            outer.resume(one.seconds)
         if _live is not None and not leave:
             _live.bars.remove(one)
         if owner:

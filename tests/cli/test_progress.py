@@ -93,6 +93,22 @@ def test_a_bar_that_is_not_left_says_nothing_in_a_log_when_quick(now, capsys):
     assert capsys.readouterr().err == "a line\n"
 
 
+def test_another_bar_in_between_is_left_out_of_the_rate(now, capsys):
+    with bar("online", 200, "steps") as online:
+        for _ in range(10):
+            now[0] += 1
+            online.advance(10)
+        with bar("evaluation", 10, "episodes", leave=False) as evaluation:
+            now[0] += 60
+            evaluation.advance(10)
+        now[0] += 1
+        online.advance(10)
+        assert (online.speed(), online.left(), clock(online.seconds)) == ("10 steps/s", "0:09 left", "1:11")
+        now[0] += 9
+        online.advance(90)
+    assert "online 200/200, 10 steps/s, done in 1:20" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("width", [80, 60])
 def test_a_terminal_shows_whole_columns(width):
     """On a real pseudo-terminal no line is longer than it and none is cut."""
