@@ -78,8 +78,9 @@ def torch_flow(observation_size: int, action_size: int, seed: int, steps: int = 
 
 
 def by_external_pa_rl(data: str, out: pathlib.Path) -> None:
-    """A torch module: a run for each seed; its values are learned beside a clone of ours, which it then replaces. One
-    update more of the offline phase, so that it is evaluated before the first live step, by PA-RL's choice."""
+    """A torch module: a run for each seed; its values are learned beside a clone of ours, which it then replaces. The
+    offline phase goes on for one update, so that the module is evaluated before the first live step, one sample a step.
+    """
     import numpy as np
     import torch
 
@@ -104,7 +105,9 @@ def by_external_pa_rl(data: str, out: pathlib.Path) -> None:
         words = dict(zip(PA_RL.split()[::2], PA_RL.split()[1::2]))
         given = {k.removeprefix("--"): v for k, v in words.items() if k.startswith(("--critic", "--extraction"))}
         algorithm = dataclasses.replace(algorithm, fit_from=0.0)
-        library.resume(run, algorithm=algorithm, settings=given, offline=12_001, online=1500, eval_every=500)
+        alone = given | {"extraction.samples": 1, "extraction.keep": 1}
+        library.resume(run, algorithm=algorithm, settings=alone, offline=12_001, eval_every=500)
+        library.resume(run, algorithm=algorithm, settings=given, online=1500)
 
 
 def main() -> None:
