@@ -22,7 +22,7 @@ class Bar:
         self.fields: dict[str, float] = {}
         self._shown = shown
         self._first, self._start = done, time.monotonic()
-        self._times = collections.deque([(self._start, done)])
+        self._times = collections.deque()  # from the first advance on: before it, programs are compiled
         self._said, self._paused = self._start, 0.0
 
     def advance(self, n: int = 1, **fields: float) -> None:
@@ -52,6 +52,8 @@ class Bar:
     @property
     def rate(self) -> float | None:
         """Units per second of late, or over all when done; None before it can be told."""
+        if not self._times:
+            return None
         (begin, first), (end, last) = self._times[0], self._times[-1]
         if self.done >= self.total:
             begin, first = self._start + self._paused, self._first
