@@ -53,7 +53,9 @@ def row(folder: pathlib.Path) -> str:
 
 
 def typed(command: list[str]) -> str:
-    """A command as it was typed, without paths of this machine."""
+    """A command as it was typed, without paths of this machine; what was called from Python has none."""
+    if not command:
+        return "(from Python)"
     words = [pathlib.Path(w).name if w.startswith("/") else w for w in command]
     return " ".join(w if " " not in w else repr(w) for w in words)
 
