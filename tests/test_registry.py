@@ -133,6 +133,8 @@ def test_an_algorithm_keeps_the_policy_of_the_one_before_where_that_fits():
     residual = {"policy": "residual", "policy.base": "gaussian", "policy.base.std": 0.3}
     assert kept("bc", residual, "resfit")[0] == registry.make("bc", 3, residual).policy
     assert kept("arsq", {}, "iql") == (registry.make("iql", 3).policy, ""), "it has none that could go on"
+    arsq = registry.make("arsq", 3)
+    assert registry.keep_policy(arsq, registry.make("bc", 3), {}) == ({}, "ARSQ has one of its own.")
     chunks, _ = registry.keep_policy(registry.make("pa_rl", 3), registry.make("qc", 3), {})
     assert chunks["chunk"] == 5 and chunks["policy"] == "flow"
 

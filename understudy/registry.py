@@ -360,6 +360,8 @@ def keep_policy(
     kept = _policy_of(before)
     if not kept:
         return {}, ""
+    if getattr(core_of(algorithm), "policy", None) is None:
+        return {}, f"{type(core_of(algorithm)).__name__} has one of its own."
     try:
         found = overrides(algorithm, kept, action_size)
         made = core_of(adjust(algorithm, overrides(algorithm, settings, action_size, before=found), action_size))
