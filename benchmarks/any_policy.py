@@ -1,7 +1,8 @@
 """One start and one budget for every policy class: python benchmarks/any_policy.py CLASS ... [--data FILE] [--runs DIR]
 
-Each class is cloned from the recordings while IQL's values are learned beside it, then goes on live by PA-RL, whose
-critic starts from those values. What is evaluated first is the clone itself, one sample a step; live, what PA-RL plays.
+Each class is cloned from the recordings while IQL's values are learned beside it, then goes on live by PA-RL (a
+residual by ResFiT), whose critic starts from those values. What is evaluated first is the clone itself, one sample a
+step; live, what the algorithm plays.
 Results are kept as benchmarks/results/any-CLASS. `torch` needs the extra of that name.
 """
 
@@ -29,21 +30,24 @@ CLASSES = {
 }
 VALUES = "--critic.ensemble 3 --critic.backup lcb --critic.lcb_beta 2"
 CLONE = f"--critic iql {VALUES} --learning_rate 1e-3 --offline 12000 --eval-every 0"
-PA_RL = (f"{VALUES} --critic.aggregate lcb --critic.subset 0 --critic.layer_norm none --critic.weight 2 "
+PA_RL = (f"pa_rl {VALUES} --critic.aggregate lcb --critic.subset 0 --critic.layer_norm none --critic.weight 2 "
          "--critic.samples 4 --extraction.samples 8 --extraction.keep 2 --extraction.steps 1 "
          "--extraction.imitation_steps 0 --learning_rate 1e-4 --decay_steps 0")  # fmt: skip
-LIVE = "--online 1500 --eval-every 500"
+RESFIT = (f"resfit {VALUES} --critic.aggregate lcb --critic.subset 0 --critic.layer_norm none "
+          "--online.learning_rate 1e-5 --utd 2 --switch warmup:500+reset-optimizer "
+          "--online 1000 --eval-every 500")  # fmt: skip
+LIVE = " --online 1500 --eval-every 500"
 
 
 def understudy(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "understudy", *words], check=True)
 
 
-def by_pa_rl(name: str, data: str, out: pathlib.Path) -> None:
+def by_ours(name: str, data: str, out: pathlib.Path) -> None:
     """A class of ours: three seeds in one run."""
     policy = CLASSES[name].split()
     understudy("train", "bc", data, "--env", ENV, *policy, *CLONE.split(), "--seeds", "3", "--out", str(out))
-    understudy("resume", str(out), "--algorithm", "pa_rl", *PA_RL.split(), *LIVE.split())
+    understudy("resume", str(out), "--algorithm", *(RESFIT if name == "residual" else PA_RL + LIVE).split())
 
 
 def torch_flow(observation_size: int, action_size: int, seed: int, steps: int = 5):
@@ -102,7 +106,7 @@ def by_external_pa_rl(data: str, out: pathlib.Path) -> None:
             policy.fit(observations[rows], actions[rows], np.ones(256, np.float32), step)
         policy = TorchPolicy(module, torch.optim.Adam(module.parameters(), lr=1e-4))
         algorithm = external_pa_rl(actions.shape[-1], policy)
-        words = dict(zip(PA_RL.split()[::2], PA_RL.split()[1::2]))
+        words = dict(zip(PA_RL.split()[1::2], PA_RL.split()[2::2]))
         given = {k.removeprefix("--"): v for k, v in words.items() if k.startswith(("--critic", "--extraction"))}
         algorithm = dataclasses.replace(algorithm, fit_from=0.0)
         alone = given | {"extraction.samples": 1, "extraction.keep": 1}
@@ -122,7 +126,7 @@ def main() -> None:
             by_external_pa_rl(args.data, out)
             kept = [out.with_name(f"{out.name}-seed{seed}") for seed in range(3)]
         else:
-            by_pa_rl(name, args.data, out)
+            by_ours(name, args.data, out)
             kept = [out]
         for run in kept:
             subprocess.run([sys.executable, str(HERE / "keep.py"), str(run), run.name], check=True)
