@@ -83,6 +83,7 @@ def main() -> None:
     keep = ("algorithm", "preset", "settings", "overrides", "env", "seeds", "phases", "plan", "protocol", "versions",
             "created", "resumes", "understudy")  # fmt: skip
     about = {k: manifest[k] for k in keep} | {"command": " && ".join(map(typed, commands)), "note": args.note}
+    about["resumes"] = [r | {"command": typed(r["command"])} for r in about["resumes"]]
     about["dataset"] = {k: manifest["dataset"][k] for k in ("name", "sha256", "transitions", "episodes", "notes")} if (
         manifest["dataset"]) else None  # fmt: skip
     (target / "run.json").write_text(json.dumps(about, indent=1) + "\n")
