@@ -8,11 +8,26 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.scipy.sparse.linalg import cg
 
 from understudy.core import Metrics, Params
 
 HALVINGS = 10
+
+
+def conjugate_gradients(product: Callable, b, iterations: int):
+    """x with A x = b, from `product` v -> A v of a positive definite A: [D]. Ends early where |A x - b|^2 < 1e-10."""
+
+    def step(_, carry):
+        x, residual, direction, square = carry
+        along = product(direction)
+        going = square >= 1e-10
+        share = jnp.where(going, square / jnp.where(going, direction @ along, 1.0), 0.0)
+        residual = residual - share * along
+        after = jnp.where(going, residual @ residual, square)
+        onward = residual + after / jnp.maximum(square, 1e-30) * direction
+        return x + share * direction, residual, jnp.where(going, onward, direction), after
+
+    return jax.lax.fori_loop(0, iterations, step, (jnp.zeros_like(b), b, b, b @ b))[0]
 
 
 def natural_step(
@@ -25,8 +40,7 @@ def natural_step(
 
     Args:
       log_prob: params -> [N], of actions that the policy drew. advantages: [N].
-      max_kl: KL divergence of the step, to second order. iterations: of conjugate gradients, at
-        most; they end where the residual is below 1e-5.
+      max_kl: KL divergence of the step, to second order. iterations: of conjugate gradients.
     """
     flat, tree = ravel_pytree(params)
     scores = lambda flat: log_prob(tree(flat))
@@ -34,7 +48,7 @@ def natural_step(
     weights = advantages / len(old)
     gradient = pull(weights)[0]
     fisher = lambda v: pull(jax.jvp(scores, (flat,), (v,))[1] / len(old))[0] + damping * v
-    w, _ = cg(fisher, gradient, tol=0.0, atol=1e-5, maxiter=iterations)
+    w = conjugate_gradients(fisher, gradient, iterations)
     step = jnp.sqrt(2 * max_kl / jnp.maximum(w @ fisher(w), 1e-20)) * w
     shares = 0.5 ** jnp.arange(HALVINGS)
     gains = jax.lax.map(lambda share: (weights * jnp.expm1(scores(flat + share * step) - old)).sum(), shares)

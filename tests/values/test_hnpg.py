@@ -10,11 +10,20 @@ import pytest
 import understudy
 from understudy.algorithms.hnpg import HNPG
 from understudy.errors import SettingsError
-from understudy.natural_gradient import natural_step
+from understudy.natural_gradient import conjugate_gradients, natural_step
 from understudy.policies.deterministic import Deterministic
 from understudy.policies.gaussian import Gaussian
 
 KEY = jax.random.key(0)
+
+
+def test_conjugate_gradients_solve_a_system_and_stop_where_it_is_solved():
+    matrix = np.array([[4.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 2.0]], np.float32)
+    b = np.array([1.0, -2.0, 0.5], np.float32)
+    x = conjugate_gradients(lambda v: matrix @ v, jnp.asarray(b), 3)
+    np.testing.assert_allclose(x, np.linalg.solve(matrix, b), rtol=1e-4)
+    np.testing.assert_array_equal(conjugate_gradients(lambda v: matrix @ v, jnp.asarray(b), 50), x)
+    assert not np.asarray(conjugate_gradients(lambda v: matrix @ v, jnp.zeros(3), 3)).any()
 
 
 def test_the_step_is_the_dense_solution_scaled_to_its_divergence():
