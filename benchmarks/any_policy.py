@@ -11,10 +11,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import pathlib
-import subprocess
-import sys
 
-HERE = pathlib.Path(__file__).parent
+from keep import keep, understudy
+
 ENV = "cube-single-play-singletask-v0"
 SHAPE = "--policy.hidden 256 256 --policy.activation relu --policy.layer_norm none"
 BASE = "--policy.base.hidden 256 256 --policy.base.activation relu --policy.base.layer_norm none --policy.base.steps 5"
@@ -37,10 +36,6 @@ RESFIT = (f"resfit {VALUES} --critic.aggregate lcb --critic.subset 0 --critic.la
           "--online.learning_rate 1e-5 --utd 2 --switch warmup:500+reset-optimizer "
           "--online 1000 --eval-every 500")  # fmt: skip
 LIVE = " --online 1500 --eval-every 500"
-
-
-def understudy(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "understudy", *words], check=True)
 
 
 def by_ours(name: str, data: str, out: pathlib.Path) -> None:
@@ -129,7 +124,7 @@ def main() -> None:
             by_ours(name, args.data, out)
             kept = [out]
         for run in kept:
-            subprocess.run([sys.executable, str(HERE / "keep.py"), str(run), run.name], check=True)
+            keep(run)
 
 
 if __name__ == "__main__":

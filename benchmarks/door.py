@@ -16,10 +16,9 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import subprocess
-import sys
 
-HERE = pathlib.Path(__file__).parent
+from keep import HERE, keep, understudy
+
 ENV = "AdroitHandDoorSparse-v1"
 RUN = (f"--env {ENV} --reward-scale 0.0990099 --reward-bias -0.990099 --utd 1 --batch-size 128 "
        "--eval-every 2500 --seeds 3")  # fmt: skip
@@ -59,7 +58,7 @@ def table() -> str:
         "| method | before | last | best | steps to 0.5 (seeds) | steps to 0.9 (seeds) |",
         "|---|---|---|---|---|---|",
     ]
-    for folder in sorted((HERE / "results").glob("*-door")):
+    for folder in sorted(HERE.glob("*-door")):
         rows = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
         every = curve(rows)
         seeds = [curve(rows, seed) for seed in sorted({row["seed"] for row in rows})]
@@ -80,9 +79,8 @@ def main() -> None:
         parser.error(f"There is no method {', '.join(sorted(unknown))} here; give some of {', '.join(METHODS)}.")
     for name in args.names:
         out = args.runs / f"{name}-door"
-        words = [name, args.data, *RUN.split(), *METHODS[name].split(), "--out", str(out)]
-        subprocess.run([sys.executable, "-m", "understudy", "train", *words], check=True)
-        subprocess.run([sys.executable, str(HERE / "keep.py"), str(out), out.name], check=True)
+        understudy("train", name, args.data, *RUN.split(), *METHODS[name].split(), "--out", str(out))
+        keep(out)
     print(table())
 
 

@@ -10,6 +10,8 @@ import argparse
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 
 HERE = pathlib.Path(__file__).parent / "results"
 HEAD = """# Results
@@ -60,29 +62,30 @@ def typed(command: list[str]) -> str:
     return " ".join(w if " " not in w else repr(w) for w in words)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=pathlib.Path)
-    parser.add_argument("name")
-    parser.add_argument("--note", default="")
-    args = parser.parse_args()
-    manifest = json.loads((args.run / "manifest.json").read_text())
-    target = HERE / args.name
+def understudy(*words: str) -> None:
+    """The command line, as a user calls it."""
+    subprocess.run([sys.executable, "-m", "understudy", *words], check=True)
+
+
+def keep(run: pathlib.Path, note: str = "", name: str | None = None) -> None:
+    """Keep the evidence of a run under its folder's name, or another."""
+    manifest = json.loads((run / "manifest.json").read_text())
+    target = HERE / (name or run.name)
     target.mkdir(parents=True, exist_ok=True)
-    shutil.copy(args.run / "episodes.jsonl", target)
-    if (args.run / "result.json").exists():
-        result = json.loads((args.run / "result.json").read_text())
+    shutil.copy(run / "episodes.jsonl", target)
+    if (run / "result.json").exists():
+        result = json.loads((run / "result.json").read_text())
     else:
         from understudy.evaluate.curves import summary
 
-        result = summary(args.run)
-        args.note = f"{args.note}; stopped before its end".removeprefix("; ")
-    result["run"] = args.run.name
+        result = summary(run)
+        note = f"{note}; stopped before its end".removeprefix("; ")
+    result["run"] = run.name
     (target / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     commands = [manifest["command"], *(r["command"] for r in manifest["resumes"] if r["changed"])]
-    keep = ("algorithm", "preset", "settings", "overrides", "env", "seeds", "phases", "plan", "protocol", "versions",
-            "created", "resumes", "understudy")  # fmt: skip
-    about = {k: manifest[k] for k in keep} | {"command": " && ".join(map(typed, commands)), "note": args.note}
+    fields = ("algorithm", "preset", "settings", "overrides", "env", "seeds", "phases", "plan", "protocol", "versions",
+              "created", "resumes", "understudy")  # fmt: skip
+    about = {k: manifest[k] for k in fields} | {"command": " && ".join(map(typed, commands)), "note": note}
     about["resumes"] = [r | {"command": typed(r["command"])} for r in about["resumes"]]
     about["dataset"] = {k: manifest["dataset"][k] for k in ("name", "sha256", "transitions", "episodes", "notes")} if (
         manifest["dataset"]) else None  # fmt: skip
@@ -90,6 +93,15 @@ def main() -> None:
     folders = sorted(p for p in HERE.iterdir() if (p / "run.json").exists())
     (HERE / "README.md").write_text(HEAD + "".join(row(p) for p in folders))
     print(row(target))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=pathlib.Path)
+    parser.add_argument("name")
+    parser.add_argument("--note", default="")
+    args = parser.parse_args()
+    keep(args.run, args.note, args.name)
 
 
 if __name__ == "__main__":
