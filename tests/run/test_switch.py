@@ -382,6 +382,27 @@ def test_retraining_draws_its_share_of_successes_and_goes_on_bitwise(pendulum, t
     assert a.keys() == b.keys() and not [k for k in a if not np.array_equal(a[k], b[k], equal_nan=True)]
 
 
+def test_a_run_that_was_live_can_still_retrain(pendulum, tmp_path):
+    asked = dict(offline=3, online=4, switch="drop")
+    whole = small(pendulum, tmp_path / "whole", **asked | {"switch": "drop+retrain:5+successes:0.25"})
+    run = small(pendulum, tmp_path / "run", **asked)
+    with pytest.raises(SettingsError, match="already has its switch; .* still be given is --switch retrain:N"):
+        understudy.resume(run, switch="mix:0.5+retrain:5")
+    run = understudy.resume(run, switch="retrain:5+successes:0.25")
+    assert run.manifest["phases"] == whole.manifest["phases"] and run.manifest["switch"] == whole.manifest["switch"]
+    a, b = arrays_of(run), arrays_of(whole)
+    assert a.keys() == b.keys() and not [k for k in a if not np.array_equal(a[k], b[k], equal_nan=True)]
+    with pytest.raises(SettingsError, match="already ends with 5 updates of retraining"):
+        understudy.resume(run, switch="retrain:9")
+    with pytest.raises(SettingsError, match="online phase is followed by retrain and cannot grow"):
+        understudy.resume(run, online=9)
+    assert small(pendulum, tmp_path / "as", **asked).path and understudy.resume(
+        tmp_path / "as", switch="retrain").manifest["phases"][-1]["updates"] == 3 + 4  # fmt: skip
+    bare = small(None, tmp_path / "bare", "sac", offline=0, online=4)
+    with pytest.raises(SettingsError, match="Retraining needs a data set"):
+        understudy.resume(bare, switch="retrain:5")
+
+
 def test_successes_of_data_without_rewards_are_refused(tmp_path):
     data = understudy.data.from_arrays(np.zeros((9, 3)), np.zeros((9, 1)), truncations=np.arange(9) == 8)
     with pytest.raises(SettingsError, match="draws successes, and .* has no rewards; leave successes out"):

@@ -224,6 +224,9 @@ def resume(args, raw, argv, parser) -> Outcome:
         else:
             overrides, preset = _kept(args.algorithm, manifest, raw), None
         settings = checked(name, raw, preset, parser, overrides)
+        if before := settings.get("offline_settings"):
+            word = next(iter(before))
+            raise UsageError(f"--offline.{word} belongs to train; --{word} here holds in every phase that is left.")
     import understudy
 
     options = _given(args, "offline", "online", "env", "utd", "switch", "offline_share", "algorithm", "baseline",

@@ -124,10 +124,8 @@ def plan(
       SettingsError: a length or a ratio that makes no sense."""
     warmup, retrain = switch.warmup or 0, switch.retrain or 0
     pretrained = bool(offline or pretrained)
-    if retrain == AS_BEFORE:
-        retrain = offline + int(online * utd)
     for name, value in dict(offline=offline, warmup=warmup, online=online, retrain=retrain, utd=utd).items():
-        if value < 0:
+        if value < 0 and (name, value) != ("retrain", AS_BEFORE):
             raise SettingsError(f"{name} is {value}; give a number of steps or a ratio of at least 0.")
     share = SHARE if switch.share is None else switch.share
     if not 0 <= share <= 1:
@@ -139,17 +137,30 @@ def plan(
             f"The switch says reset-{switch.reset[0]} and there is nothing to reset before the online phase; give "
             f"--offline N or leave it out."
         )
-    everything = share if share and switch.end is None else SHARE  # data and replay, whatever the online batches held
     share, anneal = (share, None if switch.end is None else (switch.end, online)) if data else (0.0, None)
     phases = [
         Phase("offline", updates=offline, settings=tuple(offline_settings)),
         Phase("warmup", env_steps=warmup, offline_share=share, random_actions=not pretrained),
         Phase("online", env_steps=online, utd=utd, offline_share=share, anneal=anneal, reset=switch.reset or (),
               settings=tuple(online_settings)),
-        Phase("retrain", updates=retrain, offline_share=everything if warmup or online else 1.0, restart=True,
-              successes=switch.successes or 0.0),
     ]  # fmt: skip
-    phases = [p for p in phases if p.units]
+    phases = with_retraining([p for p in phases if p.units], switch)
     if not phases:
         raise SettingsError("Nothing to do: every phase has length 0; give --offline N, --online N, or both.")
     return phases
+
+
+def with_retraining(phases: list[Phase], switch: Switch) -> list[Phase]:
+    """`phases` and what the switch says of retraining after them: from fresh parameters, on data and replay together
+    whatever the online batches held. Raises SettingsError where they end with a retraining already."""
+    updates = switch.retrain or 0
+    if updates == AS_BEFORE:
+        updates = sum(p.updates + int(p.env_steps * p.utd) for p in phases)
+    if not updates:
+        return phases
+    if phases and phases[-1].name == "retrain":
+        raise SettingsError(f"The run already ends with {phases[-1].updates:,} updates of retraining; leave it out.")
+    live = [p for p in phases if p.acts]
+    share = (live[-1].anneal is None and live[-1].offline_share or SHARE) if live else 1.0
+    return [*phases, Phase("retrain", updates=updates, offline_share=share, restart=True,
+                           successes=switch.successes or 0.0)]  # fmt: skip

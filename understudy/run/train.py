@@ -32,10 +32,10 @@ from understudy.run.given import (
     versions,
 )
 from understudy.run.loop import Loop, Plan, Stopped
-from understudy.run.phases import Phase, plan
+from understudy.run.phases import Phase, plan, with_retraining
 from understudy.run.policy import export_policy
 from understudy.run.run import Run
-from understudy.run.switch import SHARE, check_switch, resolve, without
+from understudy.run.switch import SHARE, check_switch, parse, resolve, said_by, without
 
 IDENTITY = ("algorithm", "object", "overrides", "preset")  # of the manifest: what made the algorithm
 
@@ -260,7 +260,7 @@ def resume(
       offline, online: new totals for these phases; a run that had no online phase gets one. Recorded in the manifest.
       env: the environment of a run that was trained without one.
       utd, switch, offline_share, online_settings: of an online phase that is new, as for `train`; by default what
-        `train` was given.
+        `train` was given. A run that is or was live can still get the switch retrain[:N], with successes:S.
       algorithm: another algorithm for the phases that are left; it goes on with the run's policy where that fits
         (`settings` can name another), and networks of the same shape are carried over.
       settings: changed settings, by dotted name, for the phases that are left; a change of structure starts what it
@@ -286,9 +286,10 @@ def resume(
         raise EnvError(f"The run belongs to {manifest['env']}; got {env}. Train anew with --env {env}.")
     live = dict(utd=utd, switch=switch, offline_share=offline_share, online_settings=online_settings)
     live = {k: v for k, v in live.items() if v is not None}
-    if live and any(p["name"] == "online" for p in manifest["phases"]):
+    if live and any(p["name"] == "online" for p in manifest["phases"]) and not _only_retrains(live):
         raise SettingsError(
-            f"The run's online phase already has its {' and '.join(live)}; leave out what only a first one can get."
+            f"The run's online phase already has its {' and '.join(live)}; leave out what only a first one can get. "
+            "What can still be given is --switch retrain:N, with successes:S."
         )
     given = {"switch": switch, "offline_share": number_of("offline_share", offline_share, None)}
     resolve(given)  # raises what is wrong with it
@@ -308,6 +309,12 @@ def resume(
         folder.unlock()
         raise
     return _conclude(_go(loop, folder, manifest, dataset), command)
+
+
+def _only_retrains(live: Mapping[str, Any]) -> bool:
+    """Whether what is given of a live phase concerns the retraining after it alone."""
+    said = parse(live.get("switch", "keep")).said
+    return live.keys() == {"switch"} and "retrain" in said and said.keys() <= {"retrain", "successes"}
 
 
 def _reopen(
@@ -377,6 +384,11 @@ def _reopen(
     phases[left:] = [dataclasses.replace(p, settings=[x for x in p.settings if x[0] in fits]) for p in phases[left:]]
     first = _first_live(manifest, recipe, live, algo, fits, data, settings_module)
     extended = _extend(phases, offline, online, data is not None, manifest["env"], first)
+    if live and any(p.name == "online" for p in phases):  # `resume` has seen that it says retrain, and no more
+        if data is None:
+            raise SettingsError("Retraining needs a data set, and the run has none; leave retrain out.")
+        extended = with_retraining(extended, parse(live["switch"]))
+        manifest = manifest | {"switch": str(said_by(extended))}
     options = manifest["plan"] | {"phases": tuple(extended), "seeds": tuple(manifest["seeds"]), "env": manifest["env"]}
     check_plan(Plan(**options))
     check_fit(algo, Plan(**options), data, found[1]["counters"]["phase"] if found else 0)
