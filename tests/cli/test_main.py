@@ -67,7 +67,7 @@ def test_train_passes_on_what_was_given_and_nothing_else(calls):
     }  # fmt: skip
 
 
-def test_settings_of_the_online_phase_are_an_argument_of_their_own(calls, folder):
+def test_settings_of_the_online_phase_are_an_argument_of_their_own(calls, folder, capfd):
     line = (
         "train cal_ql data.npz --switch warmup:5k+drop --online.weight 0 --critic.weight 1 --online.learning-rate=1e-4"
     )
@@ -78,6 +78,8 @@ def test_settings_of_the_online_phase_are_an_argument_of_their_own(calls, folder
     assert run("resume", folder, "--online", "9", "--switch", "drop", "--online.expectile", "0.6") == 0
     assert calls[1][2]["online_settings"] == {"critic.expectile": 0.6} and calls[1][2]["switch"] == "drop"
     assert "settings" not in calls[1][2]
+    assert run("resume", folder, "--offline.expectile", "0.6") == 2 and len(calls) == 2
+    assert "--offline.critic.expectile belongs to train; --critic.expectile here holds" in capfd.readouterr().err
 
 
 def test_every_train_option_is_an_argument_of_train(calls):
