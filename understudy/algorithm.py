@@ -172,8 +172,8 @@ class ActorCritic:
     policy: Policy
     learning_rate: float = leaf(3e-4, "Adam's rate for the policy", low=0.0)
     decay_steps: float = leaf(
-        0.0, "steps of the policy over which its rate falls to 0 along a half cosine; 0: never, -1: the offline phase",
-        low=-1.0,
+        0.0, "steps of the policy over which its rate falls to 0 along a half cosine; 0: never, -1: the offline phase, "
+        "and a retraining", low=-1.0,
     )  # fmt: skip
     after_decay: float = leaf(0.1, "share of the rate that there is again after those steps", low=0.0)
     target_policy: bool = static(False, "back up with a Polyak average of the policy (TD3)")

@@ -138,10 +138,11 @@ def test_the_share_moves_linearly_and_stays_at_its_end():
 
 
 def test_a_policy_step_for_each_live_step_is_one_for_each_offline_update():
-    phases = [Phase("offline", updates=90), Phase("online", env_steps=9, utd=4)]
+    phases = [Phase("offline", updates=90), Phase("online", env_steps=9, utd=4), Phase("retrain", 7, restart=True)]
     algorithm = understudy.make("rlpd", 1, {"policy_delay": 0, "decay_steps": -1})
-    assert [settle(algorithm, phases, phase=p).policy_delay for p in phases] == [1, 4]
-    assert settle(algorithm, phases, phase=phases[1]).decay_steps == 90  # offline steps of the policy
+    assert [settle(algorithm, phases, phase=p).policy_delay for p in phases] == [1, 4, 1]
+    # steps of the policy offline, over which the rate has fallen; retraining falls anew, over its own
+    assert [settle(algorithm, phases, phase=p).decay_steps for p in phases] == [90, 90, 7]
 
 
 # --- batches

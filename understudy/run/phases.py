@@ -73,8 +73,8 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
     steps of `lanes` environments, and proposals that are stored only where no new transitions come in.
 
     Args:
-      phase: as it is in this phase, with the phase's own settings; an offline phase has no live steps, and a policy
-        step with each update. None: as a manifest describes it."""
+      phase: as it is in this phase, with the phase's own settings; where it has no live steps there is a policy step
+        with each update, and a retraining lets a rate fall over its own length. None: as a manifest describes it."""
     if phase is not None and phase.settings:
         algo = settings.apply(algo, dict(phase.settings))
     algo = with_lanes(algo, lanes)
@@ -83,7 +83,7 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
     if delay == 0:
         utd = next((p.utd for p in phases if p.name == "online"), 1)
         delay, offline_delay = max(round(utd), 1), 1
-        here = offline_delay if phase is not None and phase.name == "offline" else delay
+        here = offline_delay if phase is not None and not phase.acts else delay
         core = dataclasses.replace(core, policy_delay=here)
     mixed = phase or next((p for p in phases if p.acts), None)
     share = 1.0 if mixed is None else float(mixed.offline_share)
@@ -94,7 +94,8 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
     after = {"extraction": extraction, "critic": settled(before["critic"], "demo_share", -1, share)}
     if changed := {part: x for part, x in after.items() if x is not before[part]}:
         core = dataclasses.replace(core, **changed)
-    core = settled(core, "decay_steps", -1, float(updates // offline_delay))
+    falls = phase.updates if phase is not None and phase.restart else updates
+    core = settled(core, "decay_steps", -1, float(falls // offline_delay))
     for name in ("fit_from", "offline_steps"):
         core = settled(core, name, -1, float(updates))
     return settled(with_core(algo, core), "demo_share", -1, share)
