@@ -19,7 +19,8 @@ from keep import HERE, keep, percent, understudy
 RUN = ("--offline 60000 --online 20000 --offline-share 0.5 --utd 1 --eval-every 10000 --seeds 3 "
        "--learning_rate 1e-3 --critic.learning_rate 1e-3 --online.learning_rate 3e-4 "
        "--online.critic.learning_rate 3e-4 --policy.hidden 256 256 --critic.hidden 256 256")  # fmt: skip
-METHODS = {"fql": "", "ifql": "", "rebrac": "", "iql": "", "rlpd": "--offline 0", "qc_fql": ""}
+METHODS = {"fql": "", "ifql": "", "rebrac": "", "iql": "", "rlpd": "--offline 0",
+           "qc_fql": "--extraction.normalise false --extraction.alpha 300"}  # FQL's coefficient  # fmt: skip
 # Success after 10^6 updates → after 10^6 live steps more, in percent, on the default task: the FQL paper's tables 3
 # and 4; QC-FQL's from the QC paper's plot data (scene there with sparse rewards). "–": not published.
 PUBLISHED = {
