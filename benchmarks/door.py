@@ -21,19 +21,18 @@ from keep import HERE, keep, understudy
 
 ENV = "AdroitHandDoorSparse-v1"
 RUN = (f"--env {ENV} --reward-scale 0.0990099 --reward-bias -0.990099 --utd 1 --batch-size 128 "
-       "--eval-every 2500 --seeds 3")  # fmt: skip
-CLONE = "--chunk 8 --offline 1500 --offline.learning_rate 1e-3"
+       "--eval-every 2500 --seeds 3 --act_average true")  # fmt: skip
+CLONE = "--chunk 8 --offline.learning_rate 1e-3 --offline"
 GAUSSIAN = ("--policy gaussian --policy.deviation constant --policy.std 0.03 --policy.hidden 512 512 "
             "--policy.activation relu --policy.layer_norm before --offline-share 0.5 "
-            "--online.learning_rate 1e-4")  # fmt: skip
+            "--critic.learning_rate 3e-4 --online.learning_rate")  # fmt: skip
 METHODS = {
-    "iql": f"{CLONE} {GAUSSIAN} --critic.learning_rate 3e-4 --critic.layer_norm before --critic.expectile 0.9 "
-           "--extraction.beta 1 --online 40000",
-    "qc": f"{CLONE} {GAUSSIAN} --critic.learning_rate 3e-4 --critic.hidden 256 256 --extraction.samples 4 "
-          "--act_average true --online 20000",
-    "resfit": f"{CLONE} --policy.base deterministic --policy.base.hidden 512 512 --policy.base.layer_norm before "
+    "iql": f"{CLONE} 3000 {GAUSSIAN} 3e-4 --critic.layer_norm before --critic.expectile 0.9 --extraction.beta 1 "
+           "--online 50000",
+    "qc": f"{CLONE} 1500 {GAUSSIAN} 1e-4 --critic.hidden 256 256 --extraction.samples 4 --online 20000",
+    "resfit": f"{CLONE} 1500 --policy.base deterministic --policy.base.hidden 512 512 --policy.base.layer_norm before "
               "--policy.scale 0.1 --critic.ensemble 5 --critic.subset 2 --critic.learning_rate 3e-4 "
-              "--critic.hidden 256 256 --extraction.exploration 0.02 --online.learning_rate 1e-6 --act_average true "
+              "--critic.hidden 256 256 --extraction.exploration 0.02 --online.learning_rate 1e-6 "
               "--n-step 1 --warmup 5000 --online 45000",
 }  # fmt: skip
 
@@ -45,10 +44,12 @@ def reached(points: list[tuple[int, float]], bar: float) -> str:
 
 
 def curve(rows: list[dict], seed: int | None = None) -> list[tuple[int, float]]:
-    """Live steps and mean success of every evaluation, of one seed or of all."""
+    """Live steps and mean success of the last evaluation before the first live step and of each one after it, of one
+    seed or of all."""
     points: dict[int, list[float]] = {}
+    before = max((row["updates"] for row in rows if row["env_steps"] == 0), default=0)
     for row in rows:
-        if seed in (None, row["seed"]):
+        if seed in (None, row["seed"]) and (row["env_steps"] or row["updates"] == before):
             points.setdefault(row["env_steps"], []).append(row["success"])
     return [(steps, sum(found) / len(found)) for steps, found in points.items()]
 
