@@ -26,14 +26,26 @@ CLONE = "--chunk 8 --offline.learning_rate 1e-3 --offline"
 GAUSSIAN = ("--policy gaussian --policy.deviation constant --policy.std 0.03 --policy.hidden 512 512 "
             "--policy.activation relu --policy.layer_norm before --offline-share 0.5 "
             "--critic.learning_rate 3e-4 --online.learning_rate")  # fmt: skip
-METHODS = {
-    "iql": f"{CLONE} 3000 {GAUSSIAN} 3e-4 --critic.layer_norm before --critic.expectile 0.9 --extraction.beta 1 "
+VALUES = ("--critic.importance false --critic.hidden 256 256 --critic.layer_norm before --critic.ensemble 5 "
+          "--critic.subset 2 --critic.aggregate mean --critic.weight 1 --critic.samples 2")  # fmt: skip
+CLONED = f"bc {CLONE} 3000 {GAUSSIAN} 1e-6 --critic cal_ql {VALUES} --eval-every 0"
+METHODS = {  # the arguments of train, && those of resume
+    "iql": f"iql {CLONE} 3000 {GAUSSIAN} 3e-4 --critic.layer_norm before --critic.expectile 0.9 --extraction.beta 1 "
            "--online 50000",
-    "qc": f"{CLONE} 1500 {GAUSSIAN} 1e-4 --critic.hidden 256 256 --extraction.samples 4 --online 20000",
-    "resfit": f"{CLONE} 1500 --policy.base deterministic --policy.base.hidden 512 512 --policy.base.layer_norm before "
-              "--policy.scale 0.1 --critic.ensemble 5 --critic.subset 2 --critic.learning_rate 3e-4 "
-              "--critic.hidden 256 256 --extraction.exploration 0.02 --online.learning_rate 1e-6 "
-              "--n-step 1 --warmup 5000 --online 45000",
+    "qc": f"qc {CLONE} 1500 {GAUSSIAN} 1e-4 --critic.hidden 256 256 --extraction.samples 4 --online 20000",
+    "resfit": f"resfit {CLONE} 1500 --policy.base deterministic --policy.base.hidden 512 512 "
+              "--policy.base.layer_norm before --policy.scale 0.1 --critic.ensemble 5 --critic.subset 2 "
+              "--critic.learning_rate 3e-4 --critic.hidden 256 256 --extraction.exploration 0.02 "
+              "--online.learning_rate 1e-6 --n-step 1 --warmup 5000 --online 45000",
+    "rlpd": "rlpd --offline 0 --warmup 1000 --online 120000 --eval-every 10000 --batch-size 256 --n-step 3 "
+            "--critic.ensemble 2 --critic.subset 0 --critic.entropy false --policy.hidden 256 256 "
+            "--critic.hidden 256 256 --act_average false",
+    "cal_ql": f"{CLONED} && --algorithm cal_ql {VALUES} --online.learning_rate 1e-6 --online 20000 --eval-every 2500",
+    "wsrl": f"{CLONED} && --algorithm wsrl {VALUES} --online.learning_rate 1e-6 --switch warmup:5000+drop --utd 1 "
+            "--online 20000 --eval-every 2500",
+    "pa_rl": f"pa_rl {CLONE} 1500 {GAUSSIAN} 1e-4 --critic.hidden 256 256 --critic.ensemble 2 --critic.subset 0 "
+             "--critic.weight 1 --critic.samples 2 --extraction.samples 2 --extraction.keep 2 --extraction.steps 0 "
+             "--target_policy true --online 20000",
 }  # fmt: skip
 
 
@@ -80,7 +92,10 @@ def main() -> None:
         parser.error(f"There is no method {', '.join(sorted(unknown))} here; give some of {', '.join(METHODS)}.")
     for name in args.names:
         out = args.runs / f"{name}-door"
-        understudy("train", name, args.data, *RUN.split(), *METHODS[name].split(), "--out", str(out))
+        (algorithm, *words), *later = (stage.split() for stage in METHODS[name].split(" && "))
+        understudy("train", algorithm, args.data, *RUN.split(), *words, "--out", str(out))
+        for stage in later:
+            understudy("resume", str(out), *stage)
         keep(out)
     print(table())
 
