@@ -1,8 +1,8 @@
 """One start and one budget for every policy class: python benchmarks/any_policy.py CLASS ... [--data FILE] [--runs DIR]
 
 Each class is cloned from the recordings while IQL's values are learned beside it, then goes on live by PA-RL (a
-residual by ResFiT), whose critic starts from those values. What is evaluated first is the clone itself, one sample a
-step; live, what the algorithm plays.
+residual by ResFiT with PA-RL's critic, and twice as long), whose critic starts from those values. What is evaluated
+first is the clone itself, one sample a step; live, what the algorithm plays.
 Results are kept as benchmarks/results/any-CLASS. `torch` needs the extra of that name.
 """
 
@@ -32,9 +32,9 @@ CLONE = f"--critic iql {VALUES} --learning_rate 1e-3 --offline 12000 --eval-ever
 PA_RL = (f"pa_rl {VALUES} --critic.aggregate lcb --critic.subset 0 --critic.layer_norm none --critic.weight 2 "
          "--critic.samples 4 --extraction.samples 8 --extraction.keep 2 --extraction.steps 1 "
          "--extraction.imitation_steps 0 --learning_rate 1e-4 --decay_steps 0")  # fmt: skip
-RESFIT = (f"resfit {VALUES} --critic.aggregate lcb --critic.subset 0 --critic.layer_norm none "
-          "--online.learning_rate 1e-5 --utd 2 --switch warmup:500+reset-optimizer "
-          "--online 1000 --eval-every 500")  # fmt: skip
+RESFIT = (f"resfit --critic pa_rl {VALUES} --critic.aggregate lcb --critic.subset 0 --critic.layer_norm none "
+          "--critic.weight 2 --critic.samples 4 --online.learning_rate 1e-4 --utd 1 "
+          "--switch mix:0.5+warmup:0 --online 3000 --eval-every 500")  # fmt: skip
 LIVE = " --online 1500 --eval-every 500"
 
 
