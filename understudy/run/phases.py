@@ -162,6 +162,7 @@ def with_retraining(phases: list[Phase], switch: Switch) -> list[Phase]:
     if phases and phases[-1].name == "retrain":
         raise SettingsError(f"The run already ends with {phases[-1].updates:,} updates of retraining; leave it out.")
     live = [p for p in phases if p.acts]
-    share = (live[-1].anneal is None and live[-1].offline_share or SHARE) if live else 1.0
-    return [*phases, Phase("retrain", updates=updates, offline_share=share, restart=True,
-                           successes=switch.successes or 0.0)]  # fmt: skip
+    share = live[-1].offline_share if live else 1.0
+    if not share or (live and live[-1].anneal):
+        share = SHARE
+    return [*phases, Phase("retrain", updates, offline_share=share, restart=True, successes=switch.successes or 0.0)]
