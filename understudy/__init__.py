@@ -15,7 +15,7 @@ from typing import Any
 
 _NAMES = {
     "train": "understudy.run.train",
-    "resume": "understudy.run.train",
+    "resume": "understudy.run.resume",
     "Run": "understudy.run.train",
     "make": "understudy.registry",
     "Dataset": "understudy.data.dataset",

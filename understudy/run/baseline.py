@@ -74,8 +74,9 @@ def owner(path: pathlib.Path) -> pathlib.Path:
 def finish(run, dataset: Any, command) -> None:
     """Train the baseline of a finished run, or what is left of it. `dataset`: where the run has it in memory."""
     from understudy.progress import say
+    from understudy.run.resume import resume
     from understudy.run.run import Run
-    from understudy.run.train import resume, train
+    from understudy.run.train import train
 
     folder, manifest = run.path / FOLDER, run.manifest
     wanted = arguments(manifest)

@@ -151,7 +151,7 @@ class Run:
     def finetune(self, env: str | None = None, online: int = 20_000, **changes) -> Run:
         """Go on live for `online` environment steps of each seed in all; `env` for a run that was trained without one,
         further `changes` as for `resume`."""
-        from understudy.run.train import resume
+        from understudy.run.resume import resume
 
         return resume(self, online=online, env=env, **changes)
 

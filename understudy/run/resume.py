@@ -1,0 +1,291 @@
+"""`resume`: go on with a run where its last checkpoint stands, further than planned, or with another algorithm."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from understudy.errors import CheckpointError, EnvError, SettingsError
+from understudy.progress import say
+from understudy.run import baseline as baseline_module
+from understudy.run import checkpoint
+from understudy.run.folder import RunFolder
+from understudy.run.given import (
+    canonical,
+    check_fit,
+    check_plan,
+    columns_of,
+    example_of,
+    now,
+    number_of,
+    spec_of,
+    versions,
+)
+from understudy.run.loop import Loop, Plan
+from understudy.run.phases import Phase, plan, with_retraining
+from understudy.run.run import Run
+from understudy.run.switch import check_switch, parse, resolve, said_by
+from understudy.run.train import IDENTITY, conclude, go
+
+
+def resume(
+    run: str | pathlib.Path | Run,
+    *,
+    offline: int | None = None,
+    online: int | None = None,
+    env: str | None = None,
+    utd: float | None = None,
+    switch: str | None = None,
+    offline_share: float | None = None,
+    online_settings: Mapping[str, Any] | None = None,
+    algorithm: str | Any | None = None,
+    settings: Mapping[str, Any] | None = None,
+    eval_every: int | None = None,
+    episodes: int | None = None,
+    baseline: bool = False,
+    dataset: Any = None,
+    command: Sequence[str] | None = None,
+) -> Run:
+    """Go on with a run exactly where its last whole checkpoint stands, or further than it was going to go.
+
+    Args:
+      run: the run or its folder.
+      offline, online: new totals for these phases; a run that had no online phase gets one. Recorded in the manifest.
+      env: the environment of a run that was trained without one.
+      utd, switch, offline_share, online_settings: of an online phase that is new, as for `train`; by default what
+        `train` was given. A run that is or was live can still get the switch retrain[:N], with successes:S.
+      algorithm: another algorithm for the phases that are left; it goes on with the run's policy where that fits
+        (`settings` can name another), and networks of the same shape are carried over.
+      settings: changed settings, by dotted name, for the phases that are left; a change of structure starts what it
+        touches afresh.
+      eval_every, episodes: of the evaluations that are left, as for `train`.
+      baseline: train RLPD from scratch as well, as for `train`; a baseline that was asked for before goes on by itself.
+      dataset: the data set again, where it was given in memory.
+
+    Raises:
+      CheckpointError: no run there, a live run there, another format, other data than it was trained on.
+    """
+    folder = RunFolder(run.path if isinstance(run, Run) else run)
+    manifest = folder.manifest
+    if algorithm is None and manifest["algorithm"] is None and isinstance(run, Run):
+        algorithm = run.algorithm
+    if dataset is None and isinstance(run, Run):
+        dataset = run.dataset
+    if env is not None and manifest["env"] not in (None, env):
+        raise EnvError(f"The run belongs to {manifest['env']}; got {env}. Train anew with --env {env}.")
+    live = dict(utd=utd, switch=switch, offline_share=offline_share, online_settings=online_settings)
+    live = {k: v for k, v in live.items() if v is not None}
+    if live and any(p["name"] == "online" for p in manifest["phases"]) and not _only_retrains(live):
+        raise SettingsError(
+            f"The run's online phase already has its {' and '.join(live)}; leave out what only a first one can get. "
+            "What can still be given is --switch retrain:N, with successes:S."
+        )
+    given = {"switch": switch, "offline_share": number_of("offline_share", offline_share, None)}
+    resolve(given)  # raises what is wrong with it
+    if baseline:
+        steps = online or sum(p["env_steps"] for p in manifest["phases"] if p["name"] == "online")
+        name = canonical(algorithm) if algorithm is not None else manifest["algorithm"]
+        baseline_module.check(name, manifest["dataset"], steps)
+    evaluations = {"eval_every": eval_every, "episodes": episodes}
+    evaluations = {k: number_of(k, v, 0) for k, v in evaluations.items() if v is not None}
+    evaluations |= {"evaluate": True} if evaluations else {}  # asked for, whatever the run did so far
+    folder.lock()
+    try:
+        manifest = manifest | {"env": manifest["env"] or env, "baseline": bool(manifest.get("baseline") or baseline)}
+        totals = {k: v for k, v in dict(offline=offline, online=online).items() if v is not None}
+        loop, manifest = _reopen(folder, manifest, totals, live, evaluations, algorithm, settings, dataset, command)
+    except BaseException:
+        folder.unlock()
+        raise
+    return conclude(go(loop, folder, manifest, dataset), command)
+
+
+def _only_retrains(live: Mapping[str, Any]) -> bool:
+    """Whether what is given of a live phase concerns the retraining after it alone."""
+    said = parse(live.get("switch", "keep")).said
+    return live.keys() == {"switch"} and "retrain" in said and said.keys() <= {"retrain", "successes"}
+
+
+def _reopen(folder, manifest, totals, live, evaluations, algorithm, settings, dataset, command) -> tuple[Loop, dict]:
+    """The loop of a run, ready at its last checkpoint, and its manifest, with the changes that were asked for: `totals`
+    and the other options by name, where they were given."""
+    data = _data(folder, manifest, dataset)
+    found = checkpoint.latest(folder.path, mend=True)
+    at, phases = (found[1]["counters"]["phase"], found[1].get("phases")) if found else (0, None)
+    # A checkpoint says itself which algorithm it holds, so that a kill between it and the manifest loses nothing.
+    identity = found[1]["identity"] if found else {k: manifest[k] for k in IDENTITY}
+    spec = spec_of(manifest["env"], data)
+    learner = _learner(folder, manifest, identity, algorithm, settings, spec.action_size)
+    phases = [Phase(**p) for p in phases or manifest["phases"]]
+    left = min(at, len(phases) - 1)
+    keeps = lambda p: dataclasses.replace(p, settings=[x for x in p.settings if x[0] in learner.keeps])
+    phases[left:] = map(keeps, phases[left:])
+    was_live = any(p.name == "online" for p in phases)
+    first = _first_live(manifest, learner, live, data)
+    extended = _extend(phases, totals, data is not None, manifest["env"], first)
+    if live and was_live:  # `resume` has seen that it says retrain, and no more
+        if data is None:
+            raise SettingsError("Retraining needs a data set, and the run has none; leave retrain out.")
+        extended = with_retraining(extended, parse(live["switch"]))
+        manifest = manifest | {"switch": str(said_by(extended))}
+    manifest = manifest | {"plan": manifest["plan"] | evaluations}
+    options = manifest["plan"] | {"phases": tuple(extended), "seeds": tuple(manifest["seeds"]), "env": manifest["env"]}
+    check_plan(Plan(**options))
+    check_fit(learner.algo, Plan(**options), data, at)
+    columns = columns_of(data, learner.algo, Plan(**options), manifest["data_on"])
+    loop = Loop(learner.algo, Plan(**options), folder, columns, example_of(columns, spec, learner.algo))
+    loop.identity = learner.identity
+    same = jax.tree.structure(learner.before) == jax.tree.structure(learner.algo)
+    loop.prepare(found, same=same, old_phases=phases)
+    if learner.algo is not learner.before and loop.counters.phase >= len(extended):
+        raise SettingsError(
+            f"{folder.path} has finished, so the change would do nothing; give it more steps as well, such as "
+            f"--online {loop.counters.env_steps + 20_000}."
+        )
+    changed = totals | live | evaluations | learner.changed
+    if found and changed:
+        loop.save()  # the change is made or not: a kill from here on does not forget it
+    if not was_live:
+        manifest = manifest | {"switch": str(first["switch"]), "live": manifest.get("live", {}) | {
+            k: first[k] for k in ("utd", "online_settings")}}  # fmt: skip
+    from understudy.settings import as_dict
+
+    c = loop.counters
+    entry = {"at": now(), "updates": c.updates, "env_steps": c.env_steps, "changed": changed,
+             "command": list(command or []), "versions": versions()}  # fmt: skip
+    manifest = manifest | learner.identity | {
+        "settings": as_dict(loop.algo),
+        "phases": [dataclasses.asdict(p) for p in extended],
+        "resumes": [*manifest["resumes"], entry],
+    }  # fmt: skip
+    folder.write_manifest(manifest)
+    return loop, manifest
+
+
+def _data(folder: RunFolder, manifest: dict, dataset):
+    """The data set that the run was trained on, None where there was none. Raises CheckpointError."""
+    record = manifest["dataset"]
+    data = dataset
+    if record is not None and data is None:
+        if record["given"] is None:
+            raise CheckpointError(f"{folder.path} was trained on arrays in memory; resume it with dataset=....")
+        from understudy.data import load
+
+        # As it was typed, or, from another working directory, where it lay then.
+        there = record.get("path") if not pathlib.Path(record["given"]).exists() else None
+        place = manifest["plan"].get("eval_env") or manifest["env"]
+        data = load(there or record["given"], env=place, action_range=record.get("action_range"))
+    if record is not None and data.sha256 != record["sha256"]:
+        raise CheckpointError(
+            f"The data set {record['given'] or record['name']} is not the one that {folder.path} was trained on "
+            f"(SHA-256 {data.sha256[:12]}, expected {record['sha256'][:12]}); put the original back."
+        )
+    return data
+
+
+@dataclasses.dataclass(frozen=True)
+class _Learner:
+    """What learns from here on.
+
+    Attributes:
+      algo, before: the algorithm, and the one so far; the same object where nothing changes.
+      identity: what made it, as the manifest has it.
+      changed: what changed, for the manifest.
+      keeps: settings that an old phase of its own may still have: not another algorithm's, not what is asked for now.
+      recipe: options of a run that another algorithm brings."""
+
+    algo: Any
+    before: Any
+    identity: dict
+    changed: dict
+    keeps: set[str]
+    recipe: dict
+
+
+def _learner(folder: RunFolder, manifest: dict, identity: dict, algorithm, settings, size: int) -> _Learner:
+    """The algorithm of the run, or `algorithm`, with its changed `settings`."""
+    from understudy import registry
+    from understudy.settings import fields
+
+    given = None if isinstance(algorithm, str) else algorithm
+    base = before = None
+    if identity["algorithm"] is not None:
+        base = registry.make(identity["algorithm"], size, {}, identity["preset"])
+    elif given is not None:
+        base, given = given, None
+    elif algorithm is None:
+        raise CheckpointError(
+            f"{folder.path} was trained with an algorithm object ({manifest['object']}); resume it from Python with "
+            f"understudy.resume(run, algorithm=THE_OBJECT)."
+        )
+    old = identity["overrides"]
+    if base is not None:
+        old = registry.overrides(base, old, size)
+        before = registry.adjust(base, old, size)
+    if isinstance(algorithm, str) or given is not None:
+        base = registry.make(algorithm, size, {}, None) if isinstance(algorithm, str) else given
+        kept, why = registry.keep_policy(base, before, settings or {}, size) if before is not None else ({}, "")
+        if why:
+            say(f"The policy of the run so far starts afresh: {why}")
+        new = registry.overrides(base, settings or {}, size, before=kept)
+        identity = {"algorithm": canonical(algorithm), "object": None if given is None else type(given).__name__,
+                    "overrides": new, "preset": None}  # fmt: skip
+        changed = {"algorithm": identity["algorithm"] or identity["object"], "settings": new}
+        algo, recipe = registry.adjust(base, new, size), registry.run_of(identity["algorithm"])
+        return _Learner(algo, before, identity, changed, set(), recipe)
+    if not settings:
+        return _Learner(before, before, identity, {}, {s.name for s in fields(before)}, {})
+    merged = registry.overrides(base, settings, size, before=old)
+    changed = {"settings": {k: v for k, v in merged.items() if old.get(k) != v}}
+    algo, asked = registry.adjust(base, merged, size), set(registry.overrides(base, settings, size))
+    keeps = {s.name for s in fields(algo)} - asked
+    return _Learner(algo, before, identity | {"overrides": merged}, changed, keeps, {})
+
+
+def _first_live(manifest: dict, learner: _Learner, live: dict, data) -> dict:
+    """What `plan` takes for an online phase that is new: `live` where the user gave it, else the recipe of another
+    algorithm, else what `train` was given."""
+    from understudy.settings import numbers
+
+    stored, recipe = manifest.get("live", {}), learner.recipe
+    check_switch(live.get("switch"), data)
+    share = {"offline_share": stored.get("offline_share") if data is not None else None}
+    settings = {k: v for k, v in stored.get("online_settings", {}).items() if k in learner.keeps}
+    for own in (recipe.get("online_settings"), live.get("online_settings")):
+        settings |= numbers(learner.algo, own or {})
+    return {
+        "utd": number_of("utd", live.get("utd"), recipe.get("utd", stored.get("utd", 1.0))),
+        "switch": resolve(share, {"switch": manifest.get("switch")}, recipe, live),
+        "online_settings": settings,
+    }
+
+
+def _extend(phases: list[Phase], totals: dict[str, int], data: bool, env, live: dict) -> list[Phase]:
+    """The phases with new totals, by name; `live` is of an online phase that is new. A total below
+    the old one is refused."""
+    phases = list(phases)
+    for name, total in totals.items():
+        found = [i for i, p in enumerate(phases) if p.name == name]
+        if not found and name == "online":
+            if env is None:
+                raise SettingsError("An online phase needs an environment, and the run has none; train with --env ID.")
+            held = live | {"online_settings": live["online_settings"].items()}
+            phases += plan(online=total, data=data, pretrained=any(p.updates for p in phases), **held)
+            continue
+        if not found:
+            raise SettingsError(f"The run has no {name} phase to extend.")
+        i = found[-1]
+        if total < phases[i].units:
+            raise SettingsError(
+                f"The run's {name} phase has {phases[i].units:,} steps already planned; give a total of at least that."
+            )
+        if total > phases[i].units and i != len(phases) - 1:
+            later = ", ".join(p.name for p in phases[i + 1 :])
+            raise SettingsError(f"The {name} phase is followed by {later} and cannot grow; extend the last phase.")
+        unit = "env_steps" if phases[i].acts else "updates"
+        phases[i] = dataclasses.replace(phases[i], **{unit: total})
+    return phases
