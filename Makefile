@@ -31,7 +31,7 @@ test: setup-test
 	$(VENV)/bin/python -m ruff check understudy tests benchmarks
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not learning and not slow"
 
-learn: setup-test          # the long checks: learning on real tasks, minutes to an hour
+learn: setup-test          # the long checks: learning on real tasks, and every product for 100 steps; some hours
 	$(VENV)/bin/python -m pytest -m "learning or slow"
 
 bench: setup
