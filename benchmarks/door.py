@@ -27,7 +27,8 @@ GAUSSIAN = ("--policy gaussian --policy.deviation constant --policy.std 0.03 --p
             "--policy.activation relu --policy.layer_norm before --offline-share 0.5 "
             "--critic.learning_rate 3e-4 --online.learning_rate")  # fmt: skip
 VALUES = ("--critic.importance false --critic.hidden 256 256 --critic.layer_norm before --critic.ensemble 5 "
-          "--critic.subset 2 --critic.aggregate mean --critic.weight 1 --critic.samples 2")  # fmt: skip
+          "--critic.subset 2 --critic.aggregate mean --critic.weight 1 --critic.samples 2 "
+          "--act_average true")  # fmt: skip
 CLONED = f"bc {CLONE} 3000 {GAUSSIAN} 1e-6 --critic cal_ql {VALUES} --eval-every 0"
 METHODS = {  # the arguments of train, && those of resume
     "iql": f"iql {CLONE} 3000 {GAUSSIAN} 3e-4 --critic.layer_norm before --critic.expectile 0.9 --extraction.beta 1 "
