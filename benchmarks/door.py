@@ -8,7 +8,8 @@ The demonstrations take 222 to 299 steps, and 7 of 25 open the door to 1.35 rad,
 an episode has 200 steps. What imitates them must therefore be faster than they are. On one to three seeds: clones of
 single actions succeeded in at most 2 percent, flow chunks of eight in none, deterministic and Gaussian ones in 0 to 78,
 from one checkpoint to the next; live noise of 0.1 took IQL from 24 to 6 percent in 3,000 steps, 0.03 did not. IQL's own
-decay leaves a tenth of its policy's live rate.
+decay leaves a tenth of its policy's live rate. Cal-QL and WSRL start from a clone of constant deviation, of which they
+have no entropy: their policy climbs Q alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ GAUSSIAN = ("--policy gaussian --policy.deviation constant --policy.std 0.03 --p
 VALUES = ("--critic.importance false --critic.hidden 256 256 --critic.layer_norm before --critic.ensemble 5 "
           "--critic.subset 2 --critic.aggregate mean --critic.weight 1 --critic.samples 2 "
           "--act_average true")  # fmt: skip
+SLOPE = "--extraction td3_bc --extraction.alpha 0 --extraction.normalise false --extraction.exploration 0"
 CLONED = f"bc {CLONE} 3000 {GAUSSIAN} 1e-6 --critic cal_ql {VALUES} --eval-every 0"
 METHODS = {  # the arguments of train, && those of resume
     "iql": f"iql {CLONE} 3000 {GAUSSIAN} 3e-4 --critic.layer_norm before --critic.expectile 0.9 --extraction.beta 1 "
@@ -41,9 +43,10 @@ METHODS = {  # the arguments of train, && those of resume
     "rlpd": "rlpd --offline 0 --warmup 1000 --online 120000 --eval-every 10000 --batch-size 256 --n-step 3 "
             "--critic.ensemble 2 --critic.subset 0 --critic.entropy false --policy.hidden 256 256 "
             "--critic.hidden 256 256 --act_average false",
-    "cal_ql": f"{CLONED} && --algorithm cal_ql {VALUES} --online.learning_rate 1e-6 --online 20000 --eval-every 2500",
-    "wsrl": f"{CLONED} && --algorithm wsrl {VALUES} --online.learning_rate 1e-6 --switch warmup:5000+drop --utd 1 "
-            "--online 20000 --eval-every 2500",
+    "cal_ql": f"{CLONED} && --algorithm cal_ql {VALUES} {SLOPE} --online.learning_rate 1e-6 --online 20000 "
+              "--eval-every 2500",
+    "wsrl": f"{CLONED} && --algorithm wsrl {VALUES} {SLOPE} --online.learning_rate 1e-6 --switch warmup:5000+drop "
+            "--utd 1 --online 20000 --eval-every 2500",
     "pa_rl": f"pa_rl {CLONE} 1500 {GAUSSIAN} 1e-4 --critic.hidden 256 256 --critic.ensemble 2 --critic.subset 0 "
              "--critic.weight 1 --critic.samples 2 --extraction.samples 2 --extraction.keep 2 --extraction.steps 0 "
              "--target_policy true --online 20000",
