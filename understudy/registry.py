@@ -315,13 +315,18 @@ def _with_policy(algorithm: Algorithm, part: str, policy: Any, action_size: int 
     return with_core(algorithm, dataclasses.replace(core, policy=policy))
 
 
+def _has_base(policy: Any) -> bool:
+    """Whether it acts through a policy that can be exchanged."""
+    return policy is not None and "base" in {f.name for f in dataclasses.fields(policy)}
+
+
 def _with_base(algorithm: Algorithm, part: str, base: Any, action_size: int | None) -> Algorithm:
     """The algorithm whose policy acts through a base of another class."""
     from understudy.wrappers import core_of, with_core
 
     core = core_of(algorithm)
     policy = getattr(core, "policy", None)
-    if policy is None or "base" not in {f.name for f in dataclasses.fields(policy)}:
+    if not _has_base(policy):
         raise SettingsError(
             f"The policy of {type(core).__name__}, {type(policy).__name__}, acts through no base; leave out "
             f"--policy.base or name a policy that does, such as --policy residual."
@@ -381,9 +386,8 @@ def _policy_of(algorithm: Algorithm) -> dict[str, Any]:
     policy = getattr(core_of(algorithm), "policy", None)
     names = {entry.target: name for name, entry in entries("policy").items()}
     out = {word: value for word in WRAPPED if (value := getattr(algorithm, word, 0))}
-    for key, part in (("policy", policy), ("policy.base", getattr(policy, "base", None))):
-        if part is not None or key == "policy":
-            out[key] = names.get(f"{type(part).__module__}:{type(part).__qualname__}")
+    for key, part in {"policy": policy, **({"policy.base": policy.base} if _has_base(policy) else {})}.items():
+        out[key] = names.get(f"{type(part).__module__}:{type(part).__qualname__}")
     if None in out.values():
         return {}
     own = {f"policy.{name}": value for name, value in fields.as_dict(policy).items()}

@@ -62,14 +62,18 @@ def test_a_change_of_algorithm_that_is_killed_at_once_is_not_forgotten(pendulum,
     run = small(pendulum, tmp_path / "run")
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Loop, "run", lambda self: (_ for _ in ()).throw(Killed()))
-        understudy.resume(run, algorithm="sac", online=10, settings=SMALL)
+        understudy.resume(run, algorithm="sac", online=10, settings=SMALL | {"policy": "tanh_gaussian"})
     again = understudy.resume(run)
     assert again.result["env_steps"] == 10 and again.manifest["algorithm"] == "sac"
 
 
 def test_an_algorithm_with_monte_carlo_returns_takes_over_a_replay_without_them(pendulum, tmp_path):
     run = small(pendulum, tmp_path / "run", algorithm="sac", online=20)
-    run = understudy.resume(run, algorithm="cal_ql", online=210, settings=SMALL | {"critic.samples": 1})
+    actor = {k: v for k, v in arrays_of(run).items() if ".actor.params" in k}
+    few = SMALL | {"critic.samples": 1, "learning_rate": 0.0}
+    run = understudy.resume(run, algorithm="cal_ql", online=210, settings=few)
+    after = arrays_of(run)  # the policy, whose deviation comes from the network, goes on
+    assert actor and all(np.array_equal(v, after[k]) for k, v in actor.items())
     returns = arrays_of(run)["['replay']['mc_returns']"][0]
     assert np.isneginf(returns[:20]).all() and np.isneginf(returns[200:]).all()
     assert np.isfinite(returns[20:200]).all()  # of the rest of the first episode
@@ -235,5 +239,8 @@ def test_another_algorithm_goes_on_with_the_policy_that_was_trained(pendulum, tm
     assert actor and all(np.array_equal(v, after[k]) for k, v in actor.items())
     understudy.resume(run, algorithm="td3_bc", settings={"critic.hidden": (8, 8)}, online=4)
     assert "starts afresh" not in capsys.readouterr().err
-    understudy.resume(run.path, algorithm="sac", settings={"critic.hidden": (8, 8)}, online=6)
-    assert "starts afresh: SoftTD needs a policy with sample_and_log_prob" in capsys.readouterr().err
+    with pytest.raises(SettingsError, match="sac cannot take over the run's policy: SoftTD needs .* --policy NAME"):
+        understudy.resume(run.path, algorithm="sac", settings={"critic.hidden": (8, 8)}, online=6)
+    fresh = {"critic.hidden": (8, 8), "policy": "tanh_gaussian", "policy.hidden": (8, 8)}
+    run = understudy.resume(run.path, algorithm="sac", settings=fresh, online=6)
+    assert run.manifest["algorithm"] == "sac" and run.result["env_steps"] == 6

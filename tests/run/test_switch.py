@@ -269,7 +269,8 @@ def test_settings_of_the_online_phase_hold_there_only(pendulum, tmp_path):
     own = understudy.resume(run, online=10, settings={"critic.tau": 0.1})  # what is asked for now holds
     names = [name for name, _ in own.manifest["phases"][1]["settings"]]
     assert names == ["learning_rate", "critic.learning_rate", "target_policy_tau"]
-    other = understudy.resume(run, online=12, algorithm="sac", settings=SMALL)  # they were the other algorithm's
+    fresh = SMALL | {"policy": "tanh_gaussian"}
+    other = understudy.resume(run, online=12, algorithm="sac", settings=fresh)  # they were the other algorithm's
     assert other.manifest["phases"][1]["settings"] == []
 
 

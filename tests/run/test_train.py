@@ -107,7 +107,7 @@ def test_a_decay_over_the_offline_phase_ends_where_it_does_and_the_live_phase_le
 def test_a_change_to_a_finished_run_needs_steps_to_act_in(pendulum, tmp_path):
     run = small(pendulum, tmp_path / "run")
     before = (run.path / "policy.safetensors").read_bytes(), (run.path / "result.json").read_bytes()
-    for change in (dict(algorithm="sac"), dict(settings={"policy.hidden": (8, 8)})):
+    for change in (dict(algorithm="rebrac"), dict(settings={"policy.hidden": (8, 8)})):
         with pytest.raises(SettingsError, match="has finished, so the change would do nothing; give it more steps"):
             understudy.resume(run.path, **change)
     assert before == ((run.path / "policy.safetensors").read_bytes(), (run.path / "result.json").read_bytes())

@@ -30,6 +30,7 @@ from understudy.run.phases import Phase, plan, with_retraining
 from understudy.run.run import Run
 from understudy.run.switch import check_switch, parse, resolve, said_by
 from understudy.run.train import IDENTITY, conclude, go
+from understudy.wrappers import core_of
 
 
 def resume(
@@ -58,8 +59,9 @@ def resume(
       env: the environment of a run that was trained without one.
       utd, switch, offline_share, online_settings: of an online phase that is new, as for `train`; by default what
         `train` was given. A run that is or was live can still get the switch retrain[:N], with successes:S.
-      algorithm: another algorithm for the phases that are left; it goes on with the run's policy where that fits
-        (`settings` can name another), and networks of the same shape are carried over.
+      algorithm: another algorithm for the phases that are left; it goes on with the run's policy, and networks of the
+        same shape are carried over. Where the policy does not fit, `settings` has to name another, which starts afresh;
+        an algorithm without a choice of policy, and an object, bring their own.
       settings: changed settings, by dotted name, for the phases that are left; a change of structure starts what it
         touches afresh.
       eval_every, episodes: of the evaluations that are left, as for `train`.
@@ -68,6 +70,7 @@ def resume(
 
     Raises:
       CheckpointError: no run there, a live run there, another format, other data than it was trained on.
+      SettingsError: settings or a policy that do not fit.
     """
     folder = RunFolder(run.path if isinstance(run, Run) else run)
     manifest = folder.manifest
@@ -229,6 +232,8 @@ def _learner(folder: RunFolder, manifest: dict, identity: dict, algorithm, setti
     if isinstance(algorithm, str) or given is not None:
         base = registry.make(algorithm, size, {}, None) if isinstance(algorithm, str) else given
         kept, why = registry.keep_policy(base, before, settings or {}, size) if before is not None else ({}, "")
+        if why and given is None and "policy" not in (settings or {}) and hasattr(core_of(base), "policy"):
+            raise SettingsError(f"{algorithm} cannot take over the run's policy: {why} --policy NAME starts afresh.")
         if why:
             say(f"The policy of the run so far starts afresh: {why}")
         new = registry.overrides(base, settings or {}, size, before=kept)
