@@ -386,7 +386,8 @@ def _policy_of(algorithm: Algorithm) -> dict[str, Any]:
     policy = getattr(core_of(algorithm), "policy", None)
     names = {entry.target: name for name, entry in entries("policy").items()}
     out = {word: value for word in WRAPPED if (value := getattr(algorithm, word, 0))}
-    for key, part in {"policy": policy, **({"policy.base": policy.base} if _has_base(policy) else {})}.items():
+    parts = {"policy": policy} | ({"policy.base": policy.base} if _has_base(policy) else {})
+    for key, part in parts.items():
         out[key] = names.get(f"{type(part).__module__}:{type(part).__qualname__}")
     if None in out.values():
         return {}

@@ -400,6 +400,9 @@ def test_a_run_that_was_live_can_still_retrain(pendulum, tmp_path):
         understudy.resume(run, online=9)
     assert small(pendulum, tmp_path / "as", **asked).path and understudy.resume(
         tmp_path / "as", switch="retrain").manifest["phases"][-1]["updates"] == 3 + 4  # fmt: skip
+    later = small(pendulum, tmp_path / "later", offline=3)
+    later = understudy.resume(later, online=4, switch="retrain")
+    assert later.manifest["phases"][-1]["updates"] == 3 + 4, "made offline and live"
     bare = small(None, tmp_path / "bare", "sac", offline=0, online=4)
     with pytest.raises(SettingsError, match="Retraining needs a data set"):
         understudy.resume(bare, switch="retrain:5")

@@ -145,20 +145,23 @@ def plan(
         Phase("online", env_steps=online, utd=utd, offline_share=share, anneal=anneal, reset=switch.reset or (),
               settings=tuple(online_settings)),
     ]  # fmt: skip
-    phases = with_retraining([p for p in phases if p.units], switch)
+    phases = with_retraining([p for p in phases if p.units], switch, data)
     if not phases:
         raise SettingsError("Nothing to do: every phase has length 0; give --offline N, --online N, or both.")
     return phases
 
 
-def with_retraining(phases: list[Phase], switch: Switch) -> list[Phase]:
+def with_retraining(phases: list[Phase], switch: Switch, data: bool) -> list[Phase]:
     """`phases` and what the switch says of retraining after them: from fresh parameters, on data and replay together
-    whatever the online batches held. Raises SettingsError where they end with a retraining already."""
+    whatever the online batches held. Raises SettingsError where they end with a retraining already, or there is no
+    `data` set."""
     updates = switch.retrain or 0
     if updates == AS_BEFORE:
         updates = sum(p.updates + int(p.env_steps * p.utd) for p in phases)
     if not updates:
         return phases
+    if not data:
+        raise SettingsError("Retraining needs a data set, and the run has none; leave retrain out.")
     if phases and phases[-1].name == "retrain":
         raise SettingsError(f"The run already ends with {phases[-1].updates:,} updates of retraining; leave it out.")
     live = [p for p in phases if p.acts]

@@ -131,9 +131,7 @@ def _reopen(folder, manifest, totals, live, evaluations, algorithm, settings, da
     first = _first_live(manifest, learner, live, data)
     extended = _extend(phases, totals, data is not None, manifest["env"], first)
     if live and was_live:  # `resume` has seen that it says retrain, and no more
-        if data is None:
-            raise SettingsError("Retraining needs a data set, and the run has none; leave retrain out.")
-        extended = with_retraining(extended, parse(live["switch"]))
+        extended = with_retraining(extended, parse(live["switch"]), data is not None)
         manifest = manifest | {"switch": str(said_by(extended))}
     manifest = manifest | {"plan": manifest["plan"] | evaluations}
     options = manifest["plan"] | {"phases": tuple(extended), "seeds": tuple(manifest["seeds"]), "env": manifest["env"]}
@@ -279,7 +277,9 @@ def _extend(phases: list[Phase], totals: dict[str, int], data: bool, env, live: 
             if env is None:
                 raise SettingsError("An online phase needs an environment, and the run has none; train with --env ID.")
             held = live | {"online_settings": live["online_settings"].items()}
+            held["switch"], switch = dataclasses.replace(held["switch"], retrain=None), held["switch"]
             phases += plan(online=total, data=data, pretrained=any(p.updates for p in phases), **held)
+            phases = with_retraining(phases, switch, data)  # as many updates as were made before: the offline ones too
             continue
         if not found:
             raise SettingsError(f"The run has no {name} phase to extend.")
