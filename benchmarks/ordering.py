@@ -16,7 +16,7 @@ import pathlib
 
 from keep import HERE, keep, percent, understudy
 
-RUN = ("--offline 60000 --online 20000 --offline-share 0.5 --utd 1 --eval-every 10000 --seeds 3 "
+RUN = ("--offline 60000 --online 20000 --offline-share 0.5 --utd 1 --eval-every 20000 --seeds 3 "
        "--learning_rate 1e-3 --critic.learning_rate 1e-3 --online.learning_rate 3e-4 "
        "--online.critic.learning_rate 3e-4 --policy.hidden 256 256 --critic.hidden 256 256")  # fmt: skip
 METHODS = {"fql": "", "ifql": "", "rebrac": "", "iql": "", "rlpd": "--offline 0",

@@ -21,18 +21,25 @@ def td_loss(q, targets):
     return ((q - targets) ** 2).mean(-1).sum()
 
 
-def generalised_advantages(rewards, values, next_values, masks, ends, discount, trace):
+def generalised_advantages(rewards, values, next_values, masks, ends, begins, discount, trace):
     """GAE, A_t = delta_t + gamma lambda A_{t+1} within each episode, delta_t = r_t + gamma m_t V(s_{t+1}) - V(s_t):
     all [T, ...] -> [T, ...]. `ends` is 1 at an episode's last step, where a time-out still bootstraps (mask 1).
-    Schulman et al. 2015, arXiv:1506.02438, eq. 16."""
-    deltas = rewards + discount * masks * next_values - values
+    Schulman et al. 2015, arXiv:1506.02438, eq. 16.
+
+    `begins` is 1 where a decision was made. One that lasts k steps is one step of the above, its reward
+    r_t + gamma r_{t+1} + ..., its discount gamma^k; the steps [T] or the episode may end before it does. Where nothing
+    was decided, what is returned means nothing."""
 
     def back(following, now):
-        delta, end = now
-        advantage = delta + discount * trace * (1 - end) * following
-        return advantage, advantage
+        gain, advantage, decided = following  # from the next step on
+        reward, value, next_value, mask, end, begin = now
+        beyond = mask * next_value + trace * (1 - end) * advantage
+        gain = reward + discount * jnp.where((decided > 0) | (end > 0), beyond, gain)
+        return (gain, gain - value, begin), gain - value
 
-    return jax.lax.scan(back, jnp.zeros_like(deltas[0]), (deltas, ends), reverse=True)[1]
+    nothing = jnp.zeros_like(rewards[0])
+    steps = (rewards, values, next_values, masks, ends, begins)
+    return jax.lax.scan(back, (nothing, nothing, jnp.ones_like(nothing)), steps, reverse=True)[1]
 
 
 def clipped_surrogate(ratio, advantages, clip):

@@ -1,5 +1,6 @@
 """What on-policy algorithms share: the steps that the policy has just played, their advantages, and the bursts of
-updates on them."""
+updates on them. A chunk of actions is one decision, in the steps that it lasts; one that goes on beyond what was played
+is cut there and bootstrapped."""
 
 from __future__ import annotations
 
@@ -17,15 +18,15 @@ from understudy.errors import SettingsError
 from understudy.losses import generalised_advantages
 from understudy.networks import ACTIVATIONS, LAYER_NORM, MLP
 
-PLAYED = ("observations", "actions", "next_observations", "rewards", "masks", "ends")
+PLAYED = ("observations", "actions", "next_observations", "rewards", "masks", "ends", "begins")
 
 
 @pytree
 class Rollout:
     """T steps of L environments, in their order. A state holds it in a `scratch` field.
 
-    `steps`: leaves [T, L, ...]; `filled`: steps ever added; `advantages` and `returns` [T, L], of the last `assess`;
-    `order` [T L]: the rows of the current epoch, shuffled."""
+    `steps`: leaves [T, L, ...], `begins` among them: 0 where a chunk of actions went on; `filled`: steps ever added;
+    `advantages` and `returns` [T, L], of the last `assess`; `order` [T L]: the rows of the current epoch, shuffled."""
 
     steps: Batch
     filled: jax.Array
@@ -47,6 +48,7 @@ class Rollout:
 
     def add(self, slot: Batch) -> Rollout:
         """Write one step of every environment, leaves [L, ...]."""
+        slot = {"begins": jnp.ones_like(slot["rewards"])} | slot
         at = self.filled % len(self.advantages)
         write = lambda kept, x: kept.at[at].set(x.astype(kept.dtype))
         steps = jax.tree.map(write, self.steps, {k: slot[k] for k in self.steps})
@@ -55,17 +57,22 @@ class Rollout:
     def assess(self, value: Callable, discount, trace) -> Rollout:
         """With the advantages of its steps under `value(observations [T, L, ...]) -> [T, L]`."""
         steps, values = self.steps, value(self.steps["observations"])
+        following = value(steps["next_observations"])
         advantages = generalised_advantages(
-            steps["rewards"], values, value(steps["next_observations"]), steps["masks"], steps["ends"], discount, trace
+            steps["rewards"], values, following, steps["masks"], steps["ends"], steps["begins"], discount, trace
         )
         return dataclasses.replace(self, advantages=advantages, returns=advantages + values)
 
-    def minibatch(self, part, parts: int, key) -> tuple[Rollout, Batch]:
+    def minibatch(self, part, parts: int, key, steps_per_action: int = 1) -> tuple[Rollout, Batch]:
         """Minibatch `part` of `parts` of an epoch, shuffled anew at its first; with returns, and advantages brought to
-        mean 0 and deviation 1."""
+        mean 0 and deviation 1. Where an action lasts h = `steps_per_action` steps, an epoch has T L / h of those that
+        were chosen, which are no fewer."""
         count = self.order.size
-        order = jnp.where(part == 0, jax.random.permutation(key, count), self.order)
-        rows = jax.lax.dynamic_slice_in_dim(order, part * (count // parts), count // parts)
+        size = count // steps_per_action // parts
+        shuffled = jax.random.permutation(key, count)
+        begun_first = jnp.argsort(self.steps["begins"].reshape(count)[shuffled] == 0, stable=True)
+        order = jnp.where(part == 0, shuffled[begun_first], self.order)
+        rows = jax.lax.dynamic_slice_in_dim(order, part * size, size)
         flat = lambda x: x.reshape(count, *x.shape[2:])[rows]
         advantages = flat(self.advantages)
         batch = jax.tree.map(flat, self.steps) | {
@@ -75,12 +82,13 @@ class Rollout:
         return dataclasses.replace(self, order=order), batch
 
 
-def check_split(steps: int, lanes: int, minibatches: int) -> None:
+def check_split(steps: int, lanes: int, minibatches: int, steps_per_action: int = 1) -> None:
     """Raise SettingsError where a rollout does not split into equal minibatches."""
-    if steps * lanes % minibatches:
+    if steps % steps_per_action or steps // steps_per_action * lanes % minibatches:
+        of = f" of chunks of {steps_per_action} actions" if steps_per_action > 1 else ""
         raise SettingsError(
-            f"{steps} steps of {lanes} environments do not split into {minibatches} equal minibatches; give another "
-            f"number of minibatches or of steps_per_rollout."
+            f"{steps} steps of {lanes} environments do not split into {minibatches} equal minibatches{of}; give "
+            f"another number of minibatches or of steps_per_rollout."
         )
 
 
@@ -113,6 +121,7 @@ class OnPolicy:
     epochs: int = static(10, "passes over what was played", low=1)
     minibatches: int = static(8, "minibatches in a pass", low=1)
     lanes: int = static(0, "environments of each seed; 0: as many as the run has", symbol="L", low=0)
+    steps_per_action: int = static(0, "steps that an action of the policy lasts; 0: as many as a chunk has", low=0)
 
     requires = frozenset({"observations", "actions"})
 
@@ -135,7 +144,7 @@ class OnPolicy:
 
     def check(self, batch: Batch) -> None:
         check_keys(type(self).__name__, self.requires, batch)
-        check_split(self.steps_per_rollout, max(self.lanes, 1), self.minibatches)
+        check_split(self.steps_per_rollout, max(self.lanes, 1), self.minibatches, max(self.steps_per_action, 1))
 
     def init(self, key, batch: Batch) -> OnPolicyState:
         self.check(batch)
@@ -166,7 +175,8 @@ class OnPolicy:
     def update(self, state: OnPolicyState, batch: Batch, key) -> tuple[OnPolicyState, dict]:
         key_order, key_loss = jax.random.split(key)
         state = jax.lax.cond(state.turn == 0, self.begin, lambda state: state, state)
-        rollout, part = state.rollout.minibatch(state.turn % self.minibatches, self.minibatches, key_order)
+        which = state.turn % self.minibatches
+        rollout, part = state.rollout.minibatch(which, self.minibatches, key_order, max(self.steps_per_action, 1))
         actor, metrics = descend(state.actor, adam(self.learning_rate), self.policy_loss, state.old, part, key_loss)
         value, value_metrics = descend(state.value, adam(self.value_learning_rate), self.value_loss, part)
         turn = (state.turn + 1) % (self.epochs * self.minibatches)

@@ -8,6 +8,7 @@ lane by zeroing its rows.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -64,7 +65,8 @@ class Chunked(Wrapper):
         Q(s_t, a_t ... a_{t+h-1})  <-  sum_{i<h} gamma^i r_{t+i} + gamma^h m Q(s_{t+h}, a')
 
     The sampler gives actions [B, h, A] with the rewards, masks and next observations of h steps; the inner algorithm
-    sees vectors [B, h A]. A new chunk begins where the last is spent and where an episode begins."""
+    sees vectors [B, h A]. A new chunk begins where the last is spent and where an episode begins. An on-policy
+    algorithm observes single steps, each with its whole chunk and whether that began there."""
 
     algorithm: Algorithm = through()
     chunk: int = static(5, "actions in a chunk, played one after the other", symbol="h", low=1)
@@ -72,7 +74,25 @@ class Chunked(Wrapper):
     @property
     def inner(self) -> Any:
         """The algorithm for flat chunks."""
-        return resized(self.algorithm, self.chunk * action_size_of(self.algorithm))
+        inner = resized(self.algorithm, self.chunk * action_size_of(self.algorithm))
+        return settled(inner, "steps_per_action", 0, self.chunk)
+
+    @property
+    def burst(self) -> tuple[int, int]:
+        """Of an on-policy algorithm; any other has none, here either."""
+        return self.algorithm.burst
+
+    @property
+    def observe(self) -> Callable:
+        """Of an on-policy algorithm; any other has none, here either."""
+        inner = self.inner.observe
+
+        def observe(state, slot: Batch, carry):
+            chunks = carry["plan"].reshape(len(carry["plan"]), -1)
+            begins = (carry["left"] == self.chunk - 1).astype(slot["rewards"].dtype)
+            return inner(state, slot | {"actions": chunks, "begins": begins}, carry["inner"])
+
+        return observe
 
     def flat(self, batch: Batch) -> Batch:
         """Chunks [B, h, A] as vectors [B, h A]."""
@@ -97,16 +117,21 @@ class Chunked(Wrapper):
 
     def act(self, state, observations, key, carry=(), *, greedy: bool = False):
         n, h, inner = batch_size(observations), self.chunk, self.inner
-        decide = lambda: inner.act(state, observations, key, greedy=greedy)[0].reshape(n, h, -1)
+
+        def decide():
+            chunks, kept = inner.act(state, observations, key, greedy=greedy)
+            return {"plan": chunks.reshape(n, h, -1), "inner": kept}
+
         if carry == ():
-            plan, left = decide(), jnp.full(n, h, jnp.int32)
+            now, left = decide(), jnp.full(n, h, jnp.int32)
         else:
             spent = carry["left"] == 0
-            anew = lambda plan: jnp.where(spent[:, None, None], decide(), plan)
-            plan = jax.lax.cond(spent.any(), anew, lambda plan: plan, carry["plan"])
+            choose = lambda new, old: jnp.where(spent.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+            anew = lambda old: jax.tree.map(choose, decide(), old)
+            now = jax.lax.cond(spent.any(), anew, lambda old: old, {k: carry[k] for k in ("plan", "inner")})
             left = jnp.where(spent, h, carry["left"])
-        actions = jnp.take_along_axis(plan, (h - left)[:, None, None], 1)[:, 0]
-        return actions, {"plan": plan, "left": left - 1}
+        actions = jnp.take_along_axis(now["plan"], (h - left)[:, None, None], 1)[:, 0]
+        return actions, now | {"left": left - 1}
 
 
 @pytree
@@ -188,7 +213,7 @@ def wrapped(algorithm: Any, name: str) -> Any:
         return algorithm
     if isinstance(algorithm, Wrapper) and not (name == "history" and isinstance(algorithm, Chunked)):
         return dataclasses.replace(algorithm, algorithm=wrapped(algorithm.algorithm, name))
-    if hasattr(algorithm, "observe"):
+    if hasattr(algorithm, "observe") and (name != "chunk" or not hasattr(algorithm, "steps_per_action")):
         raise SettingsError(
             f"{type(algorithm).__name__} learns from single steps as they are played; leave out {name}."
         )

@@ -17,19 +17,35 @@ from understudy.on_policy import Rollout
 from understudy.policies.deterministic import Deterministic
 from understudy.policies.diffusion import Diffusion
 from understudy.policies.gaussian import Gaussian
+from understudy.wrappers import Chunked
 
 
 def test_advantages_stop_at_ends_and_bootstrap_over_time_outs():
     column = lambda *x: jnp.array(x)[:, None]
     got = generalised_advantages(
         rewards=column(1.0, 2.0, 3.0, 4.0), values=column(0.5, 1.0, 1.5, 2.0), next_values=column(1.0, 10.0, 2.0, 20.0),
-        masks=column(1.0, 1.0, 1.0, 0.0), ends=column(0.0, 1.0, 0.0, 1.0), discount=0.5, trace=0.5,
+        masks=column(1.0, 1.0, 1.0, 0.0), ends=column(0.0, 1.0, 0.0, 1.0), begins=jnp.ones((4, 1)),
+        discount=0.5, trace=0.5,
     )  # fmt: skip
     last = 4 - 2.0  # a termination: nothing follows
     third = (3 + 0.5 * 2.0 - 1.5) + 0.25 * last
     second = 2 + 0.5 * 10.0 - 1.0  # a time-out: the value of where it stopped counts, no trace crosses it
     first = (1 + 0.5 * 1.0 - 0.5) + 0.25 * second
     np.testing.assert_allclose(got[:, 0], [first, second, third, last])
+
+
+def test_a_decision_that_lasts_several_steps_is_one_step_of_the_advantages():
+    """Chunks of 2: one whole, one that the episode's end cuts short, then one that the end of what was played cuts."""
+    column = lambda *x: jnp.array(x)[:, None]
+    got = generalised_advantages(
+        rewards=column(1.0, 2.0, 3.0, 4.0), values=column(0.5, 9.0, 1.5, 2.0), next_values=column(9.0, 1.5, 8.0, 6.0),
+        masks=column(1.0, 1.0, 1.0, 1.0), ends=column(0.0, 0.0, 1.0, 0.0), begins=column(1.0, 0.0, 1.0, 1.0),
+        discount=0.5, trace=0.1,
+    )  # fmt: skip
+    last = 4 + 0.5 * 6.0 - 2.0
+    second = 3 + 0.5 * 8.0 - 1.5  # a time-out
+    first = (1 + 0.5 * 2.0 + 0.25 * 1.5 - 0.5) + 0.25 * 0.1 * second
+    np.testing.assert_allclose(got[jnp.array([0, 2, 3]), 0], [first, second, last], rtol=1e-6)
 
 
 def test_the_surrogate_gains_nothing_beyond_the_clip():
@@ -58,6 +74,21 @@ def test_a_rollout_holds_the_last_steps_in_order_and_an_epoch_goes_over_all_of_t
         np.testing.assert_array_equal(batch["returns"], batch["rewards"])
         seen += batch["returns"].tolist()
     assert sorted(seen) == [3, 4, 5, 13, 14, 15]
+
+
+def test_an_epoch_goes_over_what_was_decided_and_over_no_step_between():
+    rollout = Rollout.empty({"observations": jnp.zeros((1, 1)), "actions": jnp.zeros((1, 1))}, steps=6, lanes=2)
+    for t in range(6):
+        begins = jnp.array([t % 3 == 0, t % 3 == 1 or t == 5], jnp.float32)  # the second lane's episode ended at 4
+        rollout = rollout.add(slot(t) | {"begins": begins})
+    rollout = rollout.assess(lambda o: 0 * o[..., 0], discount=1.0, trace=0.0)
+    seen = []
+    for part in range(2):
+        rollout, batch = rollout.minibatch(jnp.int32(part), 2, jax.random.key(0), steps_per_action=3)
+        assert batch["begins"].tolist() == [1, 1]
+        seen += zip(batch["rewards"].tolist(), batch["returns"].tolist())
+    begun = {(0, 0 + 1 + 2), (3, 3 + 4 + 5), (11, 11 + 12 + 13), (14, 14), (15, 15)}
+    assert len(set(seen)) == 4 and set(seen) <= begun
 
 
 def solve(algorithm, bursts: int):
@@ -106,6 +137,57 @@ def test_dppo_finds_it_through_its_denoising_steps():
     jax.tree.map(np.testing.assert_array_equal, state.base, start.base)
 
 
+@pytest.mark.parametrize("core", [
+    PPO(policy=Gaussian(action_size=1, hidden=(16,)), **BANDIT),
+    DPPO(policy=Diffusion(action_size=1, hidden=(16,), steps=4), fine_tuned=2, clip=0.2, first_clip=0.1, **BANDIT),
+])  # fmt: skip
+def test_a_chunk_learns_from_what_its_single_steps_brought(core):
+    """Two steps an episode that look the same, 1 - (a - 0.5)^2 in the first, 1 - (a + 0.5)^2 in the second: no single
+    action has more than 1.5 of the 2."""
+    algorithm, observations = Chunked(algorithm=core, chunk=2), jnp.ones((8, 1))
+    state = algorithm.init(jax.random.key(0), {"observations": observations, "actions": jnp.zeros((8, 2, 1))})
+    empty = jax.tree.map(jnp.zeros_like, algorithm.act(state, observations, jax.random.key(0))[1])
+
+    @jax.jit
+    def burst(state, carry, key):
+        def step(i, now):
+            state, carry = now
+            actions, carry = algorithm.act(state, observations, jax.random.fold_in(key, i), carry)
+            second = jnp.full(8, i % 2, jnp.float32)
+            played = {"observations": observations, "actions": actions, "next_observations": observations,
+                      "rewards": 1 - (actions[:, 0] - 0.5 + second) ** 2, "masks": 1 - second,
+                      "ends": second}  # fmt: skip
+            state = algorithm.observe(state, played, carry)
+            return state, jax.tree.map(lambda x: jnp.where(i % 2, jnp.zeros_like(x), x), carry)
+
+        state, carry = jax.lax.fori_loop(0, 16, step, (state, carry))
+        unused = {"actions": jnp.zeros((1, 2, 1))}
+        body = lambda i, state: algorithm.update(state, unused, jax.random.fold_in(key, i))[0]
+        return jax.lax.fori_loop(0, 16, body, state), carry
+
+    carry = empty
+    for i in range(50):
+        state, carry = burst(state, carry, jax.random.key(i))
+    plan = algorithm.act(state, jnp.ones((64, 1)), jax.random.key(0), greedy=True)[1]["plan"]
+    error = ((plan[..., 0] - jnp.array([0.5, -0.5])) ** 2).mean()
+    assert float(error) < 0.02, "a single action for both has 0.25"
+
+
+def test_a_chunk_keeps_the_chain_that_it_came_from():
+    core = DPPO(policy=Diffusion(action_size=1, hidden=(8,), steps=4), **BANDIT | {"lanes": 2})
+    algorithm, observations = Chunked(algorithm=core, chunk=2), jnp.ones((2, 1))
+    state = algorithm.init(jax.random.key(0), {"observations": observations, "actions": jnp.zeros((2, 2, 1))})
+    _, first = algorithm.act(state, observations, jax.random.key(1))
+    _, second = algorithm.act(state, observations, jax.random.key(2), first)
+    half = second | {"left": jnp.array([0, 1])}  # the first lane's chunk is over
+    _, third = algorithm.act(state, observations, jax.random.key(3), half)
+    for old, new in ((first["plan"], third["plan"]), (first["inner"]["chain"], third["inner"]["chain"])):
+        np.testing.assert_array_equal(old[1], new[1])
+        assert not np.allclose(old[0], new[0])
+    np.testing.assert_array_equal(first["plan"], second["plan"])
+    np.testing.assert_array_equal(jnp.clip(third["inner"]["chain"][:, -1], -1, 1), third["plan"].reshape(2, -1))
+
+
 def test_each_denoising_step_of_dppo_has_its_bound_and_its_discount(monkeypatch):
     """Three steps, the first furthest from the action; ratios 1.5, an advantage of 2."""
     algorithm = DPPO(policy=Diffusion(action_size=1), clip=0.3, first_clip=0.1, clip_rate=3.0, denoising_discount=0.5)
@@ -150,6 +232,9 @@ def test_what_ppo_cannot_use_is_refused():
         PPO(policy=Deterministic(action_size=1)).init(jax.random.key(0), batch)
     with pytest.raises(SettingsError, match="10 steps of 3 environments do not split into 4 equal minibatches"):
         PPO(policy=Gaussian(action_size=1), steps_per_rollout=10, lanes=3, minibatches=4).init(jax.random.key(0), batch)
+    with pytest.raises(SettingsError, match="10 steps of 1 environments do not split .* of chunks of 4 actions"):
+        ppo = PPO(policy=Gaussian(action_size=1), steps_per_rollout=10, minibatches=1)
+        Chunked(algorithm=ppo, chunk=4).init(jax.random.key(0), batch | {"actions": jnp.zeros((1, 4, 1))})
     for policy in (Gaussian(action_size=1), Diffusion(action_size=1, clip="noisy")):
         with pytest.raises(SettingsError, match="DPPO needs a policy whose denoising steps are Gaussian"):
             DPPO(policy=policy).init(jax.random.key(0), batch)

@@ -11,10 +11,11 @@ advantages of the environment's steps, and k = K ... 1 steps before the end:
     phi   <- descend  E (A + V_old(s) - V(s))^2
 It goes on from a clone: `understudy train bc DATA --policy diffusion`, then `understudy resume RUN --algorithm dppo
 --online N`.
-Evaluation adds the schedule's own noise only. The authors fine-tune 10 of 20 cosine steps, on chunks of 4 actions; here
-actions are single. The mean over dimensions, the clamp and the clipping of draws at 3 are those of their code.
+Evaluation adds the schedule's own noise only. The authors fine-tune 10 of 20 cosine steps, on chunks of 4 actions: give
+--chunk 4. The mean over dimensions, the clamp and the clipping of draws at 3 are those of their code.
 Deviations: a minibatch holds whole chains, where theirs holds single steps of them; rewards are not rescaled by a
-running deviation (give --reward-scale); no stop at a divergence of 1; no ddim with eta.
+running deviation (give --reward-scale); no stop at a divergence of 1; no ddim with eta; within a chunk rewards are
+discounted, gamma being that of a step, not of a chunk.
 """
 
 from __future__ import annotations
