@@ -18,6 +18,7 @@ from cases import make_batch, needed
 from understudy import registry
 from understudy.errors import SettingsError
 from understudy.run import checkpoint
+from understudy.run.policy import bare
 
 
 def equal(x, y) -> bool:
@@ -48,6 +49,14 @@ def test_shapes_and_ranges(case):
             assert jax.tree.map(jnp.shape, act(carry)[1]) == jax.tree.map(jnp.shape, carry)
             live = case.algorithm.act(case.state, observations, case.key)[1]
             assert jax.tree.structure(live) == jax.tree.structure(carry), "one carry, greedy or not"
+
+
+def test_what_is_deployed_acts_as_the_whole_state_does(case):
+    deployed, observations = bare(case.state), case.batch["observations"]
+    assert len(jax.tree.leaves(deployed)) <= len(jax.tree.leaves(case.state))
+    for greedy in (False, True):
+        act = lambda state: case.algorithm.act(state, observations, case.key, greedy=greedy)[0]  # noqa: B023
+        np.testing.assert_array_equal(act(deployed), act(case.state))
 
 
 def test_finite_after_100_steps(case):

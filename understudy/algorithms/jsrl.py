@@ -30,8 +30,8 @@ class JumpStartState:
     `running` [L]: return of each lane's current episode."""
 
     inner: Any
-    guide: Any = scratch()
-    stage: jax.Array = scratch()
+    guide: Any
+    stage: jax.Array
     mean: jax.Array = scratch()
     best: jax.Array = scratch()
     episodes: jax.Array = scratch()

@@ -27,26 +27,27 @@ from understudy.wrappers import Wrapper
 
 @pytree
 class MetaState:
-    """`inner`: of the algorithm, with phi'; `slow`: phi, as a list of the networks' parameters; `turn`: updates since
-    the last meta-update; `live`: 1 where D is the replay."""
+    """`inner`: of the algorithm, with phi'; `slow`: phi, the networks of such a state and nothing else; `turn`: updates
+    since the last meta-update; `live`: 1 where D is the replay."""
 
     inner: Any
-    slow: Any = scratch()
+    slow: Any
     turn: jax.Array = scratch()
     live: jax.Array = scratch()
 
 
-def networks(state) -> list:
-    """Parameters of every network in a state."""
-    is_net = lambda x: isinstance(x, Net)
-    return [x.params for x in jax.tree.leaves(state, is_leaf=is_net) if is_net(x)]
+is_net = lambda x: isinstance(x, Net)
 
 
-def with_networks(state, params: list):
-    """The state with other parameters in its networks, in the order of `networks`."""
-    rest = iter(params)
-    put = lambda x: Net(params=next(rest), opt=x.opt) if isinstance(x, Net) else x
-    return jax.tree.map(put, state, is_leaf=lambda x: isinstance(x, Net))
+def networks(state):
+    """A state of networks without their optimisers, and of nothing else."""
+    return jax.tree.map(lambda x: Net(params=x.params, opt=()) if is_net(x) else None, state, is_leaf=is_net)
+
+
+def with_networks(state, others):
+    """The state with the parameters of `others`, as `networks` gives them."""
+    put = lambda x, other: Net(params=other.params, opt=x.opt) if is_net(x) else x
+    return jax.tree.map(put, state, others, is_leaf=is_net)
 
 
 @pytree

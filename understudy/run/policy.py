@@ -32,7 +32,7 @@ def export_policy(path: pathlib.Path, loop, manifest: dict) -> None:
     manifest = manifest | {"overrides": manifest["overrides"] | own, "settings": manifest["settings"] | own}
     file, temporary = path / "policy.safetensors", path / f".policy.safetensors.{os.getpid()}"
     try:
-        arrays = checkpoint.flatten({"state": _bare(state)}) | external.arrays_of(loop.algo)
+        arrays = checkpoint.flatten({"state": bare(state)}) | external.arrays_of(loop.algo)
         digest = checkpoint.write_arrays(temporary, arrays)
         os.replace(temporary, file)
     except OSError as error:
@@ -83,7 +83,7 @@ def load_policy(path: str | pathlib.Path, algorithm: Any = None) -> Acting:
     batch = shaped(algo, batch)
     like = jax.eval_shape(lambda k: algo.init(k, batch), jax.random.key(0))
     seeds = len(about["seeds"])
-    like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), (seeds, *x.shape)), _bare(like))
+    like = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), (seeds, *x.shape)), bare(like))
     external.restore(algo, arrays)
     return Acting(algo, checkpoint.restore({"state": like}, arrays, "policy")["state"], about)
 
@@ -147,13 +147,13 @@ class Acting:
         return external.programs_of(self.algo).Player(self.algo, state, keys)
 
 
-def _bare(state):
+def bare(state):
     """The state without what only training needs: optimiser states and scratch fields."""
     if isinstance(state, Net):
         return Net(params=state.params, opt=())
     if dataclasses.is_dataclass(state):
-        part = lambda f: () if f.metadata.get("scratch") else _bare(getattr(state, f.name))
+        part = lambda f: () if f.metadata.get("scratch") else bare(getattr(state, f.name))
         return dataclasses.replace(state, **{f.name: part(f) for f in dataclasses.fields(state)})
     if isinstance(state, dict):
-        return {k: _bare(v) for k, v in state.items()}
+        return {k: bare(v) for k, v in state.items()}
     return state
