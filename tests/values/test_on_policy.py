@@ -17,6 +17,7 @@ from understudy.on_policy import Rollout
 from understudy.policies.deterministic import Deterministic
 from understudy.policies.diffusion import Diffusion
 from understudy.policies.gaussian import Gaussian
+from understudy.policies.mixture import Mixture
 from understudy.wrappers import Chunked
 
 
@@ -125,6 +126,24 @@ def test_ppo_finds_the_better_action_from_its_own_play_alone():
     mode, _ = algorithm.act(state, observations, jax.random.key(0), greedy=True)
     np.testing.assert_allclose(mode, 0.5, atol=0.1)
     np.testing.assert_allclose(algorithm.v(state.value.params, observations), 1.0, atol=0.2)
+
+
+@pytest.mark.parametrize("std, mean", [(1.0, 0.0), (0.1, 0.95)])
+@pytest.mark.parametrize("policy", [Gaussian(action_size=2, deviation="state", hidden=(3,)),
+                                    Mixture(action_size=2, components=1, hidden=(3,))])  # fmt: skip
+def test_the_weight_of_the_entropy_widens_a_gaussian_and_leaves_its_mean(policy, std, mean):
+    """H is log sigma and a constant in each dimension, whatever is clipped when it is played."""
+    n = 200_000
+    batch = {"observations": jnp.ones((n, 1)), "actions": jnp.zeros((n, 2)), "advantages": jnp.zeros(n)}
+    params = policy.init(jax.random.key(0), jnp.ones((1, 1)), jnp.zeros((1, 2)))
+    wanted = jnp.array([np.arctanh(mean)] * 2 + [np.log(std)] * 2)
+    found, structure = jax.tree.flatten(jax.tree.map(jnp.zeros_like, params))
+    last = next(i for i, x in enumerate(found) if x.shape == (policy.network.out,))  # its biases
+    found[last] = found[last].at[-4:].set(wanted)
+    loss = lambda params: PPO(policy=policy, entropy=0.5).policy_loss(params, params, batch, jax.random.key(1))[0]
+    slope = jax.tree.leaves(jax.grad(loss)(structure.unflatten(found)))[last][-4:]
+    np.testing.assert_allclose(slope[2:], -0.5, atol=0.01)
+    np.testing.assert_allclose(slope[:2] / (1 - mean**2), 0.0, atol=0.02 / std)
 
 
 def test_dppo_finds_it_through_its_denoising_steps():

@@ -39,9 +39,10 @@ class PPO(OnPolicy):
         observations, actions, log_prob = batch["observations"], batch["actions"], self.policy.log_prob
         ratio = jnp.exp(log_prob(params, observations, actions) - log_prob(old, observations, actions))
         surrogate = clipped_surrogate(ratio, batch["advantages"], self.clip).mean()
-        fresh = log_prob(params, observations, jax.lax.stop_gradient(self.policy.sample(params, observations, key)))
-        # The entropy's gradient is -E[log pi grad log pi], for any policy.
-        score = (jax.lax.stop_gradient(fresh) * fresh).mean()
+        draw = getattr(self.policy, "unclipped", self.policy.sample)  # of the density that log_prob is
+        fresh = log_prob(params, observations, jax.lax.stop_gradient(draw(params, observations, key)))
+        # The entropy's gradient is -E[log pi grad log pi], for any policy, and E[grad log pi] is 0.
+        score = (jax.lax.stop_gradient(fresh - fresh.mean()) * fresh).mean()
         clipped = (jnp.abs(ratio - 1) > self.clip).mean()
         metrics = {"surrogate": surrogate, "entropy": -fresh.mean(), "clipped": clipped}
         return self.entropy * score - surrogate, metrics

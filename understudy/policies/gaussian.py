@@ -57,9 +57,12 @@ class Gaussian(Policy):
     def mode(self, params, observations):
         return jnp.clip(self.moments(params, observations)[0], -1, 1)
 
-    def rsample(self, params, observations, key):
+    def unclipped(self, params, observations, key):
         mean, log_std = self.moments(params, observations)
-        return jnp.clip(mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape), -1, 1)
+        return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+
+    def rsample(self, params, observations, key):
+        return jnp.clip(self.unclipped(params, observations, key), -1, 1)
 
     sample = rsample
 

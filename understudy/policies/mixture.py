@@ -43,12 +43,15 @@ class Mixture(Policy):
         logits, mean, _ = self.parts(params, observations)
         return jnp.take_along_axis(mean, logits.argmax(-1)[..., None, None], -2)[..., 0, :]
 
-    def sample(self, params, observations, key):
+    def unclipped(self, params, observations, key):
         key_component, key_noise = jax.random.split(key)
         logits, mean, log_std = self.parts(params, observations)
         chosen = jax.random.categorical(key_component, logits)[..., None, None]
         mean, log_std = (jnp.take_along_axis(x, chosen, -2)[..., 0, :] for x in (mean, log_std))
-        return jnp.clip(mean + jnp.exp(log_std) * jax.random.normal(key_noise, mean.shape), -1, 1)
+        return mean + jnp.exp(log_std) * jax.random.normal(key_noise, mean.shape)
+
+    def sample(self, params, observations, key):
+        return jnp.clip(self.unclipped(params, observations, key), -1, 1)
 
     def log_prob(self, params, observations, actions):
         return mixture_log_prob(actions, *self.parts(params, observations))

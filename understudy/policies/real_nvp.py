@@ -66,6 +66,9 @@ class RealNVP(Policy):
         x, log_det = self.flow(params, observations, z)
         return jnp.clip(x, -1, 1), gaussian_log_prob(z, 0.0, 0.0) - log_det
 
+    def unclipped(self, params, observations, key):
+        return self.flow(params, observations, jax.random.normal(key, (batch_size(observations), self.action_size)))[0]
+
     def rsample(self, params, observations, key):
         return self.sample_and_log_prob(params, observations, key)[0]
 
