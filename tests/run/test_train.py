@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import resource
 import subprocess
@@ -18,7 +19,7 @@ from understudy.errors import CheckpointError, DataError, DivergenceError, EnvEr
 from understudy.run import checkpoint, programs
 from understudy.run.collect import Collector
 from understudy.run.phases import Phase, settle
-from understudy.run.policy import load_policy
+from understudy.run.policy import bare, load_policy
 
 SMALL = {"critic.hidden": (16, 16), "policy.hidden": (16, 16)}
 
@@ -237,6 +238,37 @@ def test_another_algorithm_gets_whole_networks_and_targets_that_follow_them(pend
     untouched, kept = checkpoint.carry_over({"state": state}, other)
     np.testing.assert_array_equal(untouched["state"].actor.params["params"]["Dense_0"]["kernel"],
                                   state.actor.params["params"]["Dense_0"]["kernel"])  # fmt: skip
+
+
+@pytest.mark.parametrize("before, after", [("iql", "jsrl"), ("iql", "ooo"), ("sac", "moorl"), ("ooo", "iql"),
+                                           ("moorl", "sac"), ("ooo", "jsrl")])  # fmt: skip
+def test_what_is_learned_around_an_algorithm_goes_over_to_it_alone_and_back(before, after):
+    """Every network of the inner algorithm and the number of its updates; what follows it begins as its copy."""
+    like = lambda *shape: np.zeros((1, *shape))
+    batch = {"observations": like(3), "actions": like(1), "rewards": like(), "masks": like(),
+             "next_observations": like(3)}  # fmt: skip
+    init = lambda name, key: understudy.make(name, 1).init(jax.random.key(key), batch)
+    inner = lambda state: getattr(state, "inner", state)
+    old = init(before, 1)
+    core = dataclasses.replace(inner(old), step=np.int32(70))
+    old = dataclasses.replace(old, inner=core) if hasattr(old, "inner") else core
+    new = checkpoint.carry_over({"state": init(after, 2)}, checkpoint.flatten({"state": old}))[0]["state"]
+    same = lambda x, y: jax.tree.map(np.testing.assert_array_equal, x, y)
+    assert inner(new).step == 70
+    same(bare(inner(new)), bare(inner(old)))
+    if after == "jsrl":
+        same(bare(new.guide), bare(inner(old)))
+    if after == "moorl":
+        same(new.slow.actor.params, inner(old).actor.params)
+        same(new.slow.critic.q.params, inner(old).critic.q.params)
+
+
+def test_a_rate_that_falls_offline_has_fallen_for_another_algorithm_live(pendulum, tmp_path):
+    """As in one call: it does not begin anew with the algorithm."""
+    run = small(pendulum, tmp_path / "run", "bc", settings={"policy.hidden": (16, 16)}, offline=6)
+    run = understudy.resume(run, algorithm="iql", settings=SMALL | {"decay_steps": -1}, online=4)
+    counts = {k: v for k, v in checkpoint.latest(run.path)[0].items() if ".actor.opt" in k and k.endswith(".count")}
+    assert counts and any((v == 6 + 4).all() for v in counts.values()), counts
 
 
 def test_damaged_checkpoints_are_put_aside_and_not_counted(pendulum, tmp_path):

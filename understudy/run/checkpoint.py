@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 
 import jax
@@ -43,20 +44,27 @@ def restore(like, arrays: dict[str, np.ndarray], what: str = "checkpoint"):
     return jax.tree_util.tree_map_with_path(one, like)
 
 
-# Where a target network or a frozen base starts when there is none to carry over: as a copy of what it follows.
+# Where what follows another part starts when there is nothing to carry over: as a copy of that.
 FOLLOWS = (("['state'].target", "['state'].actor.params"), ("['state'].critic.target", "['state'].critic.q.params"),
-           ("['state'].base", "['state'].actor.params"))  # fmt: skip
+           ("['state'].base", "['state'].actor.params"), ("['state'].guide", "['state']"),
+           ("['state'].slow", "['state']"))  # fmt: skip
+
+COUNTED = (".step", ".count", ".mean", ".variance")  # of a state: updates, and moments of what was seen
 
 
 def carry_over(like, arrays: dict[str, np.ndarray]) -> tuple:
-    """Put those networks into `like` that it has under the same names and shapes, all arrays of a network or none, and
-    no optimiser states: what another algorithm shares. Returns the tree and how many arrays were carried over."""
+    """Put those networks into `like` that it has under the same names and shapes, all arrays of a network or none, the
+    number of updates, and no optimiser states: what another algorithm shares. What an algorithm learns around another
+    one has the name that it would have alone. Returns the tree and how many arrays were carried over."""
+    alone = lambda name: re.sub(r"^(\['state'\])(\.inner)+", r"\1", name)
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-    mine = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+    names = [alone(jax.tree_util.keystr(path)) for path, _ in leaves]
+    mine, arrays = dict(zip(names, (leaf for _, leaf in leaves))), {alone(k): v for k, v in arrays.items()}
     network = lambda name: name[: name.rfind("['params']")] if "['params']" in name else name
     fits = lambda name: name in arrays and name in mine and arrays[name].shape == np.shape(mine[name])
     broken = {network(n) for n in {*mine, *arrays} if not fits(n)}
-    kept = {n: arrays[n] for n in mine if fits(n) and network(n) not in broken and ".opt" not in n}
+    learned = lambda name: ("params" in name and ".opt" not in name) or name.endswith(COUNTED)
+    kept = {n: arrays[n] for n in mine if fits(n) and network(n) not in broken and learned(n)}
     carried = len(kept)
     for target, followed in FOLLOWS:
         for name in mine:

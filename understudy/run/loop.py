@@ -27,7 +27,7 @@ from understudy.run.collect import Collector
 from understudy.run.folder import RunFolder
 from understudy.run.phases import Phase, settle
 from understudy.run.prefetch import Prefetch
-from understudy.run.switch import critic_of, start_afresh
+from understudy.run.switch import at_update, critic_of, start_afresh
 from understudy.wrappers import core_of, shaped
 
 LOG_SECONDS = 1.0  # a line of metrics about this often
@@ -556,7 +556,9 @@ class Loop:
             self.state = self.state["state"]
             say(f"Another algorithm or structure from here on: {kept} of its arrays are carried over.")
         c = self.counters = Counters(**meta["counters"] | {"evaluated": tuple(meta["counters"]["evaluated"])})
-        c.played = c.played if same else 0
+        if not same:
+            c.played = 0
+            self.state = at_update(self.state, c.updates // max(getattr(core_of(self.algo), "policy_delay", 1), 1))
         last = len(old_phases) - 1
         if c.phase > last >= 0 and self.plan.phases[last].units > old_phases[last].units:
             lanes = self.plan.num_envs if old_phases[last].acts else 1

@@ -235,6 +235,17 @@ def start_afresh(state, fresh, what: Iterable[str]):
     return jax.tree.map(net, state, fresh, is_leaf=of(Net))
 
 
+def at_update(state, updates):
+    """`state` with every schedule of a learning rate where it is after so many updates."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    scheduled = lambda x: isinstance(x, optax.ScaleByScheduleState)
+    put = lambda x: x._replace(count=jnp.full_like(x.count, updates)) if scheduled(x) else x
+    return jax.tree.map(put, state, is_leaf=scheduled)
+
+
 def critic_of(state):
     """What the critic of a state has learned, () where there is none."""
     return state.critic if hasattr(state, "critic") else critic_of(state.inner) if hasattr(state, "inner") else ()
