@@ -20,9 +20,9 @@ def main(out: str, data: str, seeds: str, algorithm: str, switch: str | None = N
         return
     algorithm, *words = algorithm.split()
     settings = dict(word.split("=") for word in words) or {"critic.hidden": (32, 32), "policy.hidden": (32, 32)}
-    alone = {name: int(settings.pop(name, steps)) for name, steps in dict(offline=400, retrain=300).items()}
+    alone = {name: int(settings.pop(name, steps)) for name, steps in dict(offline=400, warmup=120, retrain=300).items()}
     understudy.train(
-        algorithm, data, env="Pendulum-v1", warmup=120, online=400, seeds=int(seeds), out=out, settings=settings,
+        algorithm, data, env="Pendulum-v1", online=400, seeds=int(seeds), out=out, settings=settings,
         batch_size=32, eval_every=150, episodes=2, checkpoint_every=0.0, switch=switch,
         online_settings={"learning_rate": 1e-4} if switch else None, **alone,
     )  # fmt: skip

@@ -199,6 +199,22 @@ def test_a_clone_goes_on_as_an_on_policy_algorithm(pendulum, tmp_path, algorithm
     assert all(np.array_equal(v, actor[k.replace(".base", ".actor.params")]) for k, v in base.items())
 
 
+def test_a_warm_up_at_random_is_nothing_for_an_on_policy_algorithm_to_learn_from(pendulum, tmp_path):
+    live = dict(offline=0, online=40, settings={"policy.hidden": (8, 8)})
+    with pytest.raises(SettingsError, match="PPO learns from what its policy has played.* give --warmup 0"):
+        small(pendulum, tmp_path / "run", "ppo", warmup=20, **live)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_remembered_from_step_to_step_lasts_from_the_warm_up_into_the_live_phase(pendulum, tmp_path):
+    """A warm-up of 10 steps, and chunks of 4: the third goes on where the phases meet."""
+    options = dict(settings=SMALL | {"chunk": 4, "learning_rate": 0.0}, online=30)
+    whole = arrays_of(small(pendulum, tmp_path / "whole", "td3_bc", warmup=0, utd=0, **options))
+    parted = arrays_of(small(pendulum, tmp_path / "parted", "td3_bc", warmup=10, utd=0, **options | {"online": 20}))
+    for name in ("actions", "observations"):
+        np.testing.assert_array_equal(parted[f"['replay']['{name}']"], whole[f"['replay']['{name}']"])
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_a_resumed_run_is_evaluated_as_often_as_is_asked_for_now(pendulum, tmp_path, before):
     run = small(pendulum, tmp_path / "run", evaluate=before)

@@ -123,7 +123,12 @@ def check_fit(algo, p: Plan, data, done: int = 0) -> None:
     are over, with whatever algorithm. Raises SettingsError or DataError."""
     live_only = hasattr(algo, "burst") and not getattr(core_of(algo), "learns_offline", False)
     if live_only and (idle := [f"--{phase.name} 0" for phase in p.phases[done:] if not phase.acts]):
-        raise SettingsError(f"{type(algo).__name__} learns only from what it plays; give {' '.join(idle)}.")
+        raise SettingsError(f"{type(core_of(algo)).__name__} learns only from what it plays; give {' '.join(idle)}.")
+    if hasattr(algo, "burst") and any(phase.random_actions for phase in p.phases[done:]):
+        raise SettingsError(
+            f"{type(core_of(algo)).__name__} learns from what its policy has played, and a warm-up that nothing comes "
+            f"before plays at random; give --warmup 0."
+        )
     outside = getattr(core_of(algo), "external", None)
     if outside is not None and (len(p.seeds) > 1 or core_of(algo) is not algo):
         raise SettingsError(

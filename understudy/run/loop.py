@@ -237,20 +237,17 @@ class Loop:
             self._make_replay()
         if phase.acts and self.collector is None:
             self._make_collector()
-        if self.counters.entered:
-            return
-        self.proposer = None
-        if phase.restart or phase.reset:
-            keys = jax.vmap(lambda k: jax.random.fold_in(k, self.counters.phase + 1))(self.keys[programs.INIT])
-            fresh = programs.initialise(self.algo, keys, self._example_batch())
-            self.state = fresh if phase.restart else start_afresh(self.state, fresh, phase.reset)
-        if phase.acts:
-            begun = self.collector.actions is None
-            if begun:
+        if not self.counters.entered:
+            self.proposer = None
+            if phase.restart or phase.reset:
+                keys = jax.vmap(lambda k: jax.random.fold_in(k, self.counters.phase + 1))(self.keys[programs.INIT])
+                fresh = programs.initialise(self.algo, keys, self._example_batch())
+                self.state = fresh if phase.restart else start_afresh(self.state, fresh, phase.reset)
+        if phase.acts and self.carry is None:  # live for the first time, or another algorithm in the middle of episodes
+            if self.collector.actions is None:
                 self.collector.start()
             self.carry = self._empty_carry()
-            if begun:
-                self.collector.actions = self._first_actions(phase)
+            self.collector.actions = self._first_actions(phase)
         self.counters.entered = True
 
     def _phase(self, phase: Phase, progress) -> None:
@@ -569,9 +566,8 @@ class Loop:
         if "collector" in meta and any(p.acts for p in self.plan.phases[self.counters.phase :]):
             self._make_collector()
             self.collector.load(arrays, meta["collector"])
-            self.carry = self._empty_carry()
             if same:
-                self.carry = checkpoint.restore({"carry": self.carry}, arrays)["carry"]
+                self.carry = checkpoint.restore({"carry": self._empty_carry()}, arrays)["carry"]
         elif "collector" in meta:  # not needed by what is left, but by a run that is extended later
             mine = ("collector.", "['carry']")
             self._kept = {k: v for k, v in arrays.items() if k.startswith(mine)}, meta["collector"]
