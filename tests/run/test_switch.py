@@ -82,6 +82,8 @@ def test_what_is_no_switch(text, message):
         (({"switch": "anneal:0.5->0"}, {"offline_share": 0.25}), Switch(share=0.25)),
         (({"warmup": 5000}, {"switch": "drop"}), Switch(share=0.0, warmup=5000)),
         (({"warmup": 5000}, {"switch": "warmup:7"}), Switch(warmup=7)),
+        (({"switch": "drop", "reset": ("optimizer",)}, {"switch": "mix:0.5"}), Switch(share=0.5, reset=("optimizer",))),
+        (({"reset": ("optimizer",)}, {"switch": "reset-critic"}), Switch(reset=("critic", "optimizer"))),
         (({"switch": "mix:0.5+retrain", "offline_share": 0.5, "retrain": 30},), Switch(share=0.5, retrain=30)),
     ],
 )
@@ -235,6 +237,21 @@ def test_the_critic_and_the_optimisers_of_a_run_start_afresh_at_its_switch(pendu
         assert run.manifest["phases"][-1]["reset"] == [w.removeprefix("reset-") for w in text.split("+") if w != "keep"]
     fresh = arrays_of(small(pendulum, tmp_path / "start", "iql", offline=1, env=None))
     assert not any(np.array_equal(arrays_of(runs["reset-critic"])[k], fresh[k]) for k in critic if k in fresh)
+
+
+@pytest.mark.parametrize("algorithm", ["resfit", "dsrl", "parrot"])
+def test_a_frozen_base_rests_whatever_the_switch_says(pendulum, tmp_path, algorithm):
+    """Here, and where the live phase comes later."""
+    few = {"policy.hidden": (8,), "policy.base.hidden": (8,), "critic.hidden": (8,)}
+    options = dict(settings=few, utd=1, n_step=1)
+    at_once = small(pendulum, tmp_path / "once", algorithm, **options, offline=20, online=5, switch="mix:0.5", warmup=0)
+    later = small(pendulum, tmp_path / "later", algorithm, **options, offline=20)
+    base = {k: v for k, v in arrays_of(later).items() if ".actor.params['base']" in k}
+    later = understudy.resume(later, online=5, switch="drop")
+    assert base
+    for run in (at_once, later):
+        after = arrays_of(run)
+        assert all(np.array_equal(v, after[k]) for k, v in base.items()), run.manifest["phases"]
 
 
 def test_an_algorithm_without_a_critic_cannot_reset_it(pendulum, tmp_path):

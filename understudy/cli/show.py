@@ -66,6 +66,10 @@ def settings(name: str, entry: Any, rows: list[fields.Setting], preset: str | No
 def _run_options(run: dict[str, Any]) -> list[tuple[str, str]]:
     """What belongs to a run, as it is typed: [("--utd", "4"), ("--online.critic.weight", "0")]."""
     options = []
+    if run.get("reset"):
+        words = [run["switch"]] if run.get("switch") else []
+        switch = "+".join([*words, *(f"reset-{what}" for what in run["reset"])])
+        run = {k: v for k, v in run.items() if k != "reset"} | {"switch": switch}
     for key, value in run.items():
         if key.endswith("_settings"):
             phase = key.removesuffix("_settings")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from understudy.algorithm import Algorithm
 
 # What belongs to a run rather than to an algorithm, which `train` takes where its argument is None.
-RUN_KEYS = ("offline", "batch_size", "utd", "switch", "offline_share", "warmup", "offline_settings",
+RUN_KEYS = ("offline", "batch_size", "utd", "switch", "offline_share", "warmup", "reset", "offline_settings",
             "online_settings", "n_step", "reward_scale", "reward_bias")  # fmt: skip
 
 

@@ -252,17 +252,19 @@ def _learner(folder: RunFolder, manifest: dict, identity: dict, algorithm, setti
 def _first_live(manifest: dict, learner: _Learner, live: dict, data) -> dict:
     """What `plan` takes for an online phase that is new: `live` where the user gave it, else the recipe of another
     algorithm, else what `train` was given."""
+    from understudy import registry
     from understudy.settings import numbers
 
     stored, recipe = manifest.get("live", {}), learner.recipe
     check_switch(live.get("switch"), data)
     share = {"offline_share": stored.get("offline_share") if data is not None else None}
+    own_run = {"reset": registry.run_of(learner.identity["algorithm"]).get("reset")}
     settings = {k: v for k, v in stored.get("online_settings", {}).items() if k in learner.keeps}
     for own in (recipe.get("online_settings"), live.get("online_settings")):
         settings |= numbers(learner.algo, own or {})
     return {
         "utd": number_of("utd", live.get("utd"), recipe.get("utd", stored.get("utd", 1.0))),
-        "switch": resolve(share, {"switch": manifest.get("switch")}, recipe, live),
+        "switch": resolve(share, {"switch": manifest.get("switch")}, own_run, recipe, live),
         "online_settings": settings,
     }
 

@@ -145,7 +145,8 @@ def resolve(*layers: Mapping[str, Any]) -> Switch:
     Args:
       layers: from the weakest to the strongest (defaults, recipe, preset, what the user gave), each with any of switch
         (text), offline_share, warmup, retrain. A stronger switch replaces the weaker one as a whole; an option of its
-        own replaces what a weaker switch says of the same thing.
+        own replaces what a weaker switch says of the same thing. What a layer names under reset starts afresh whatever
+        the switch says: a frozen base rests only without the moments of its optimiser.
 
     Raises:
       SettingsError: one layer's switch and options contradict each other, or a word is wrong."""
@@ -168,6 +169,9 @@ def resolve(*layers: Mapping[str, Any]) -> Switch:
             words[name] = value
             if name == "share":
                 words.pop("end", None)
+    always = [what for layer in layers for what in layer.get("reset") or ()]
+    if always:
+        words["reset"] = tuple(dict.fromkeys((*words.get("reset", ()), *always)))
     return Switch(**words)
 
 

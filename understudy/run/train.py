@@ -148,8 +148,8 @@ def train(
     online = pick(online, "online", 0)
     if not online:  # the switch is yet to come, but for what was asked for by options of their own
         chosen, later = resolve(*without(layers, "switch")), resolve(*without(layers, "warmup", "retrain"))
-    if not offline and switch is None:  # a recipe's reset has nothing to reset
-        chosen = dataclasses.replace(chosen, reset=None)
+    if not offline:  # a recipe's reset has nothing to reset
+        chosen = dataclasses.replace(chosen, reset=None if switch is None else resolve(given).reset)
     check_switch(switch, data)
     if baseline:
         baseline_module.check(canonical(algorithm), data, online)
