@@ -18,7 +18,7 @@ def test_every_preset_fits_every_algorithm(name):
         registry.make(algorithm, 2, preset=name)
         run = preset.run_for(algorithm)
         assert set(run) <= set(presets.RUN_KEYS)
-        assert run["batch_size"] >= 1 and 0 <= run.get("offline_share", 0.5) <= 1
+        assert (registry.ALGORITHMS[algorithm].run | run)["batch_size"] >= 1 and 0 <= run.get("offline_share", 0.5) <= 1
     assert preset.source and preset.summary
     assert len(f"{preset.name:<38}{preset.summary}") <= 80, "the list fits a terminal of 80 columns"
 
@@ -34,6 +34,13 @@ def test_the_runs_of_recipes_and_presets_can_be_planned(name):
         algorithm = registry.make(name, 2, preset=preset)
         for run in (recipe, own):
             settings.numbers(algorithm, run.get("online_settings", {}))
+
+
+def test_what_is_shared_gives_way_to_what_a_recipe_says_of_its_run():
+    for name in presets.presets():
+        assert "batch_size" not in presets.get(name).run_for("hnpg"), "the recipe's 1000"
+        assert presets.get(name).run_for("iql")["batch_size"] == 256
+    assert presets.get("d4rl").run_for("rlpd")["utd"] == presets.get("d4rl").run["rlpd"]["utd"]
 
 
 def test_a_field_in_a_group_of_its_own_must_exist_and_a_shared_one_need_not():
@@ -82,7 +89,8 @@ def test_the_two_stacks(algorithm):
     deep = algorithm in ("rebrac", "diffusion_ql", "dsrl", "ro2o")
     assert value(algorithm, "d4rl", "critic.hidden") == ([256] * 3 if deep else [256] * 2)
     assert value(algorithm, "d4rl", "critic.backup") == "min"
-    assert presets.get("d4rl").run_for(algorithm)["batch_size"] == (512 if algorithm == "idql" else 256)
+    run = registry.ALGORITHMS[algorithm].run | presets.get("d4rl").run_for(algorithm)
+    assert run["batch_size"] == (512 if algorithm in ("idql", "moorl") else 256)
     for stack in ("d4rl", "ogbench"):
         ten = algorithm in ("resfit", "ro2o") or (stack == "d4rl" and algorithm in ("rlpd", "wsrl", "pa_rl"))
         assert value(algorithm, stack, "critic.ensemble") == (10 if ten else 2)
@@ -179,7 +187,7 @@ def test_sparse_adroit_rewards_become_the_binary_ones(algorithm):
 
 def test_numbers_of_runs():
     assert presets.get("adroit-binary").run_for("wsrl") == {
-        "batch_size": 256, "offline": 20_000, "reward_scale": 10.0, "reward_bias": 5.0}  # fmt: skip
+        "offline": 20_000, "reward_scale": 10.0, "reward_bias": 5.0}  # fmt: skip
     assert presets.get("adroit-binary").run_for("cal_ql") == {
         "batch_size": 256, "offline_share": 0.5, "utd": 1, "reward_scale": 10.0, "reward_bias": 5.0}  # fmt: skip
     assert presets.get("adroit-binary").run_for("rlpd") == {

@@ -66,7 +66,7 @@ ALGORITHMS = {
     "jsrl": Entry("understudy.algorithms.jsrl:jsrl", "the offline policy plays the start of episodes", "2204.02372",
                   run={"online_settings": {"follow": 0.0}}),
     "arsq": Entry("understudy.algorithms.arsq:arsq", "soft Q-learning over tokens of the action", "2502.00288",
-                  run={"offline": 0}),
+                  run={"offline": 0, "batch_size": 512}),
     "h2o": Entry("understudy.algorithms.h2o:h2o", "SAC on real data and a simulator with other dynamics", "2206.13464",
                  run={"offline": 0, "offline_share": 0.5}),
     "hnpg": Entry("understudy.algorithms.hnpg:hnpg", "natural policy gradient, its critic also on data", "2311.08384",

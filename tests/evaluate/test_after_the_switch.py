@@ -110,6 +110,10 @@ def test_the_scale_of_values_before_right_after_and_at_the_end(tmp_path):
     for name, row in (("q_before", rows[39]), ("q_after", first), ("q_final", rows[-1])):
         assert live[name] == pytest.approx(q(row).mean())
         assert [s[name] for s in live["by_seed"]] == pytest.approx(q(row))
+    for row in rows:  # of an algorithm that learns no Q
+        v = row["metrics"]["critic/q"]
+        row["metrics"] = {k: x for k, x in row["metrics"].items() if not k.endswith("/q")} | {"critic/v": v}
+    assert measured(fake_runs.write(tmp_path, metrics=rows))["q_before"] == live["q_before"]
     assert measured(fake_runs.write(tmp_path, metrics=[]))["q_before"] is None
 
 

@@ -254,6 +254,23 @@ def test_a_frozen_base_rests_whatever_the_switch_says(pendulum, tmp_path, algori
         assert all(np.array_equal(v, after[k]) for k, v in base.items()), run.manifest["phases"]
 
 
+@pytest.mark.parametrize("name, where", [("moorl", ("inner", "slow")), ("uni_o4", ("",)), ("ppo", ("",))])
+def test_every_copy_of_a_critic_starts_afresh(name, where):
+    """MOORL's slow copy as well as the fast one; the value that plays in Uni-O4 as well as the offline ones."""
+    like = lambda *shape: np.zeros((1, *shape))
+    batch = {k: like(3) for k in ("observations", "next_observations")} | {k: like() for k in ("rewards", "masks")}
+    batch["actions"] = like(1)
+    old, fresh = (understudy.make(name, 1).init(jax.random.key(k), batch) for k in (0, 1))
+    found = start_afresh(old, fresh, ["critic"])
+    for part in where:
+        of = lambda state: getattr(state, part) if part else state  # noqa: B023
+        for field in ("actor", "critic", "value"):
+            if hasattr(of(old), field):
+                params = lambda state: [x for x in jax.tree.leaves(getattr(of(state), field)) if x.ndim > 1]  # noqa: B023
+                kept, new = ([np.array_equal(x, y) for x, y in zip(params(found), params(s))] for s in (old, fresh))
+                assert all(kept if field == "actor" else new) and not all(new if field == "actor" else kept), field
+
+
 def test_an_algorithm_without_a_critic_cannot_reset_it(pendulum, tmp_path):
     settings = {"policy.hidden": (8, 8)}
     with pytest.raises(SettingsError, match="reset-critic needs an algorithm with a critic"):

@@ -289,6 +289,16 @@ def test_a_policy_step_for_each_live_step_whatever_the_utd():
     assert settle(decaying, [Phase("offline", updates=900)]).decay_steps == 450  # steps of the policy
 
 
+def test_a_retraining_lasts_as_long_as_itself_and_its_successes_are_no_demonstrations():
+    phases = [Phase("offline", updates=900), Phase("online", env_steps=9, utd=1, offline_share=0.5),
+              Phase("retrain", updates=70, restart=True, offline_share=0.5, successes=0.2)]  # fmt: skip
+    for phase, lasts in zip(phases, (900, 900, 70)):
+        assert settle(understudy.make("pa_rl", 1), phases, phase=phase).extraction.imitation_steps == lasts
+        assert settle(understudy.make("uni_o4", 1), phases, phase=phase).offline_steps == lasts
+    arsq = understudy.make("arsq", 1)
+    assert [settle(arsq, phases, phase=p).demo_share for p in phases[1:]] == [0.5, pytest.approx(0.4)]
+
+
 def test_the_demonstrations_of_arsq_are_the_offline_share_of_a_live_batch():
     algorithm, offline = understudy.make("arsq", 1), Phase("offline", updates=9)
     live = Phase("online", env_steps=9, utd=1, offline_share=0.25)

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from understudy.algorithm import check_keys
-from understudy.core import TRANSITION, Batch, Net, adam, batch_size, descend, leaf, net, polyak, pytree, static
+from understudy.core import TRANSITION, Batch, Net, adam, batch_size, descend, leaf, net, polyak, prefix, pytree, static
 from understudy.losses import td_loss
 from understudy.networks import ACTIVATIONS, LAYER_NORM, MLP
 from understudy.policies.tokens import CoarseToFine
@@ -130,7 +130,7 @@ class ARSQ:
         v = self.v(state.target, batch["next_observations"]).min(0)
         targets = batch["rewards"] + self.discount * batch["masks"] * v
         q, metrics = descend(state.q, adam(self.learning_rate), self.loss, targets, batch)
-        return ARSQState(q=q, target=polyak(state.target, q.params, self.tau)), metrics
+        return ARSQState(q=q, target=polyak(state.target, q.params, self.tau)), prefix("critic", metrics)
 
     def act(self, state: ARSQState, observations, key, carry=(), *, greedy: bool = False):
         def zoom(centres, t):

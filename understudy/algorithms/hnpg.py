@@ -97,9 +97,10 @@ class HNPG:
         return jax.vmap(one)(jax.random.split(key, self.samples)).mean(0)
 
     def q_loss(self, params, played: Batch, returns, batch: Batch, targets):
-        errors = lambda rows, y: (self.q(params, rows["observations"], rows["actions"]) - y) ** 2
-        online, data = errors(played, returns).mean(), errors(batch, targets).mean()
-        return online + self.data_weight * data, {"online": online, "data": data, "target": targets.mean()}
+        here, there = (self.q(params, rows["observations"], rows["actions"]) for rows in (played, batch))
+        online, data = ((here - returns) ** 2).mean(), ((there - targets) ** 2).mean()
+        metrics = {"online": online, "data": data, "q": here.mean(), "target": targets.mean()}
+        return online + self.data_weight * data, metrics
 
     def update(self, state: HNPGState, batch: Batch, key) -> tuple[HNPGState, dict]:
         key_next, key_return, key_advantage, key_data, key_value = jax.random.split(key, 5)

@@ -36,7 +36,7 @@ from understudy.dynamics import Trial
 from understudy.networks import features
 from understudy.policies.gaussian import Gaussian
 
-METRICS = ("actor/imitation", "actor/surrogate", "actor/entropy", "actor/clipped", "actor/loss", "critic/q", "critic/v",
+METRICS = ("actor/imitation", "actor/surrogate", "actor/entropy", "actor/clipped", "actor/loss", "critic/v",
            "critic/loss", "model/error", "model/mask_error", "gate/value", "gate/accepted")  # fmt: skip
 
 

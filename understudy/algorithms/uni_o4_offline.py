@@ -118,5 +118,6 @@ class Offline(OnPolicy):
         clones, metrics = descend(clones, adam(left * self.learning_rate), self.improvement_loss, accepted, s, actions,
                                   advantages, left * self.clip, key_loss)  # fmt: skip
         state = dataclasses.replace(state, clones=clones, accepted=accepted, best=best, trial=trial)
+        metrics = prefix("actor", metrics) | {"critic/v": self.v(state.critic.v.params, s).mean()}
         gate = {"value": trial.value.mean(), "accepted": better.mean()}
-        return self.acting(state, accepted, best.argmax()), prefix("actor", metrics) | prefix("gate", gate)
+        return self.acting(state, accepted, best.argmax()), metrics | prefix("gate", gate)

@@ -383,8 +383,10 @@ def rates(metrics: Metrics) -> np.ndarray:
 
 
 def q_name(metrics: Metrics) -> str | None:
-    """The metric that holds the critic's value of the data: "critic/q", or one that ends so."""
-    return next((n for n in ("critic/q", *sorted(metrics.values)) if n in metrics.values and n.endswith("/q")), None)
+    """The metric that holds the critic's value of the data: "critic/q", or one that ends so; else "critic/v", of the
+    states, where no Q is learned."""
+    names = ("critic/q", *(n for n in sorted(metrics.values) if n.endswith("/q")), "critic/v")
+    return next((n for n in names if n in metrics.values), None)
 
 
 def summary(run_folder) -> dict[str, Any]:

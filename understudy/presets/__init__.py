@@ -1,8 +1,8 @@
 """Named settings per published table, every number with its source. No heavy imports: presets are data.
 
 A preset may rest on another (`base`). Its fields are applied in this order: the base's "*" group, the base's group of
-the algorithm, then its own two. A field of a "*" group is skipped by an algorithm that lacks it; in an algorithm's own
-group an unknown field is an error.
+the algorithm, then its own two. A field of a "*" group is skipped by an algorithm that lacks it, a number of the run by
+one whose recipe has its own; in an algorithm's own group an unknown field is an error.
 """
 
 from __future__ import annotations
@@ -61,9 +61,12 @@ class Preset:
 
     def run_for(self, name: str) -> dict[str, Any]:
         """What the run takes for the algorithm registered as `name`, e.g. {"batch_size": 256, "switch": "mix:0.5"}."""
-        out: dict[str, Any] = {}
+        from understudy.registry import run_of
+
+        out, recipe = {}, run_of(name)
         for preset in self._chain():
-            out |= dict(preset.run.get("*", {})) | dict(preset.run.get(name, {}))
+            shared = {k: v for k, v in preset.run.get("*", {}).items() if k not in recipe}
+            out |= shared | dict(preset.run.get(name, {}))
         return out
 
     @property

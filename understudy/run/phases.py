@@ -74,7 +74,8 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
 
     Args:
       phase: as it is in this phase, with the phase's own settings; where it has no live steps there is a policy step
-        with each update, and a retraining lets a rate fall over its own length. None: as a manifest describes it."""
+        with each update, and what lasts as long as the offline phase lasts as long as a retraining in that. None: as a
+        manifest describes it."""
     if phase is not None and phase.settings:
         algo = settings.apply(algo, dict(phase.settings))
     algo = with_lanes(algo, lanes)
@@ -86,18 +87,17 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
         here = offline_delay if phase is not None and not phase.acts else delay
         core = dataclasses.replace(core, policy_delay=here)
     mixed = phase or next((p for p in phases if p.acts), None)
-    share = 1.0 if mixed is None else float(mixed.offline_share)
+    share = 1.0 if mixed is None else float(mixed.offline_share * (1 - mixed.successes))
     before = {part: getattr(core, part, None) for part in ("extraction", "critic")}
-    extraction = settled(before["extraction"], "imitation_steps", -1, float(updates))
+    lasts = phase.updates if phase is not None and phase.restart else updates
+    extraction = settled(before["extraction"], "imitation_steps", -1, float(lasts))
     if phase is not None and phase.acts and hasattr(core, "policy") and getattr(extraction, "cached", False):
         extraction = dataclasses.replace(extraction, cached=False)
     after = {"extraction": extraction, "critic": settled(before["critic"], "demo_share", -1, share)}
     if changed := {part: x for part, x in after.items() if x is not before[part]}:
         core = dataclasses.replace(core, **changed)
-    falls = phase.updates if phase is not None and phase.restart else updates
-    core = settled(core, "decay_steps", -1, float(falls // offline_delay))
-    for name in ("fit_from", "offline_steps"):
-        core = settled(core, name, -1, float(updates))
+    core = settled(core, "decay_steps", -1, float(lasts // offline_delay))
+    core = settled(settled(core, "offline_steps", -1, float(lasts)), "fit_from", -1, float(updates))
     return settled(with_core(algo, core), "demo_share", -1, share)
 
 

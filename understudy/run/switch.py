@@ -250,12 +250,17 @@ def at_update(state, updates):
     return jax.tree.map(put, state, is_leaf=scheduled)
 
 
+VALUED, AROUND = ("critic", "value"), ("inner", "slow")  # fields of states: what judges, and where it may be
+
+
 def critic_of(state):
-    """What the critic of a state has learned, () where there is none."""
-    return state.critic if hasattr(state, "critic") else critic_of(state.inner) if hasattr(state, "inner") else ()
+    """What the critic of a state has learned, () where there is none: {field: network}."""
+    if found := {name: getattr(state, name) for name in VALUED if hasattr(state, name)}:
+        return found
+    return next((critic_of(getattr(state, name)) for name in AROUND if hasattr(state, name)), ())
 
 
 def _with_critic(state, fresh):
-    if hasattr(state, "critic"):
-        return dataclasses.replace(state, critic=fresh.critic)
-    return dataclasses.replace(state, inner=_with_critic(state.inner, fresh.inner))
+    own = {name: getattr(fresh, name) for name in VALUED if hasattr(state, name)}
+    inside = {name: _with_critic(getattr(state, name), getattr(fresh, name)) for name in AROUND if hasattr(state, name)}
+    return dataclasses.replace(state, **own, **inside)
