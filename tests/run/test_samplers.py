@@ -49,13 +49,25 @@ def test_n_step_returns_stop_at_a_termination_even_where_the_recording_goes_on()
 def test_a_chunk_that_a_time_out_would_cut_begins_earlier():
     buffer = Buffer.full(columns([0, 0, 0, 1, 0, 1]))
     batch = read(buffer, [0, 1, 2, 3, 4, 5], chunk=3)
-    # Transitions 2 and 3 have no three successors; the last trajectory has only two: padded, and marked.
-    np.testing.assert_allclose(batch["observations"][:, 0], [0, 1, 1, 1, 4, 4])
-    np.testing.assert_allclose(batch["actions"][..., 0], [[0, 10, 20], *[[10, 20, 30]] * 3, *[[40, 50, 50]] * 2])
-    np.testing.assert_allclose(batch["valids"], [*[[1, 1, 1]] * 4, *[[1, 1, 0]] * 2])
-    np.testing.assert_allclose(batch["rewards"], [1 + 1 + 1, *[2 + 2 + 2] * 3, *[16 + 16] * 2])
-    np.testing.assert_allclose(batch["masks"], [0.25] * 4 + [0.5] * 2)
-    np.testing.assert_allclose(batch["next_observations"][:, 0], [2.5, 3.5, 3.5, 3.5, 5.5, 5.5])
+    # Transitions 2 and 3 have no three successors; the last trajectory has only two, and the chunk before takes over.
+    np.testing.assert_allclose(batch["observations"][:, 0], [0, 1, 1, 1, 1, 1])
+    np.testing.assert_allclose(batch["actions"][..., 0], [[0, 10, 20], *[[10, 20, 30]] * 5])
+    np.testing.assert_allclose(batch["valids"], 1)
+    np.testing.assert_allclose(batch["rewards"], [1 + 1 + 1, *[2 + 2 + 2] * 5])
+    np.testing.assert_allclose(batch["masks"], 0.25)
+    np.testing.assert_allclose(batch["next_observations"][:, 0], [2.5, *[3.5] * 5])
+
+
+def test_a_chunk_that_is_not_whole_gives_its_place_to_another_of_its_own_batch():
+    buffer = Buffer.full(columns([0, 0, 0, 1, 0, 1]))  # chunks of 3 begin at 0 and 1
+    for as_given in (lambda x: x, jax.numpy.asarray):
+        begins = lambda at, rows=None: Sampler(chunk=3).read(buffer, as_given(np.array(at)), rows)  # noqa: B023
+        first = lambda batch: batch["observations"][:, 0].tolist()
+        assert first(begins([0, 4, 1])) == [0, 0, 1]
+        assert first(begins([5, 4, 1, 0])) == [0, 0, 1, 0], "the last stands in for those before the first"
+        assert first(begins([0, 4, 5, 2], 2)) == [0, 0, 1, 1], "two batches"
+        alone = begins([4, 5])
+        assert first(alone) == [4, 4] and alone["valids"].tolist() == [[1, 1, 0]] * 2, "there is no other"
 
 
 def test_a_chunk_that_a_termination_cuts_stays_where_it_is_and_is_padded():

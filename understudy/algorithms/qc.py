@@ -7,7 +7,9 @@ Values and policies over chunks of h actions, A = (a_t ... a_{t+h-1}), played op
 To act: the best of N chunks of the flow. QC-FQL is FQL (algorithms/fql.py) over chunks.
 Candidates are compared under the current networks, in the backup as when acting.
 Deviations: a chunk that a time-out would cut begins earlier instead of being masked, so that it ends with the
-trajectory; one cut by a termination keeps its return and is padded with its last action, where the authors mask it.
+trajectory, and where that is too short another of the batch takes its place (where there is any: the first h - 1 live
+steps alone are padded); one cut by a termination keeps its return and is padded with its last action, where the authors
+mask it.
 """
 
 from __future__ import annotations

@@ -74,8 +74,9 @@ class Sampler:
             found[name] = jnp.concatenate([found[name], marked[at]])
         return found
 
-    def read(self, source, positions) -> Batch:
-        """The batch at `positions` of one source; numpy from the host, jax from the device, equal values.
+    def read(self, source, positions, rows: int | None = None) -> Batch:
+        """The batch at `positions` [B] of one source; numpy from the host, jax from the device, equal values. Several
+        batches of `rows` each may be read at once.
 
         With `chunk` = h: actions [B, h, A] and valids [B, h], 0 where nothing was recorded any more, and rewards, masks
         and next_observations of the h steps together. With `history` = H every observation is [B, H, ...]."""
@@ -84,7 +85,8 @@ class Sampler:
         learns = "rewards" in names
         steps = self.chunk or self.n_step
         if self.chunk:
-            positions = self.back(source, positions)
+            positions, whole = self.back(source, positions)
+            positions = self.mended(positions, whole, rows or len(positions))
         batch = {k: source.take(k, positions) for k in names}
         plain = steps == 1 and not self.chunk and not self.next_actions
         last = positions
@@ -124,9 +126,9 @@ class Sampler:
             batch["next_candidates"] = source.take("next_candidates", last)
         return batch
 
-    def back(self, source, positions):
+    def back(self, source, positions) -> tuple:
         """Where chunks begin: a chunk that a trajectory's end cuts short, other than by a termination, begins as many
-        steps earlier as it lacks, so that it ends with the trajectory."""
+        steps earlier as it lacks, so that it ends with the trajectory; and whether there were so many."""
         xp = np if isinstance(positions, np.ndarray) else jnp
         going, at, missing = xp.ones(positions.shape, bool), positions, xp.zeros(positions.shape, np.int32)
         terminated = xp.zeros(positions.shape, bool)
@@ -140,10 +142,23 @@ class Sampler:
         if "masks" in source.data:
             terminated = terminated | (source.take("masks", at) == 0)
         missing = xp.where(terminated, 0, missing)
+        whole = xp.ones(positions.shape, bool)
         for i in range(self.chunk - 1):
             before, exists = source.predecessor(positions)
+            whole = whole & (exists | (missing <= i))
             positions = xp.where((missing > i) & exists, before, positions)
-        return positions
+        return positions, whole
+
+    @staticmethod
+    def mended(positions, whole, rows: int):
+        """In each batch of `rows`, another of its chunks in the place of one that is not whole, from a trajectory that
+        is too short: the one before it, or the last; the same where there is no other."""
+        xp = np if isinstance(positions, np.ndarray) else jnp
+        places = xp.arange(rows)
+        found = xp.where(whole.reshape(-1, rows), places, -1)
+        found = np.maximum.accumulate(found, 1) if xp is np else jax.lax.cummax(found, 1)
+        found = xp.where(found < 0, found[:, -1:], found)
+        return xp.take_along_axis(positions.reshape(-1, rows), xp.where(found < 0, places, found), 1).reshape(-1)
 
     def onward(self, source, last, xp):
         """The action after `last`, [B, A], or the chunk of them, [B, h, A]; and whether all were recorded [B]."""
