@@ -459,15 +459,15 @@ def test_pa_rl_optimises_actions():
     critic, state = pa_rl_critic()
     extraction, q = ActionOptimisation(**PA_RL["settings"]), lambda s, a: critic.q(state, s, a)
     for name, recorded in (("observations", "chosen"), ("next_observations", "next_chosen")):
-        close(extraction.select(q, BATCH[name], pa_rl_proposals()[name]), PA_RL[recorded], rtol=1e-4)
+        close(extraction.select(q, BATCH[name], pa_rl_proposals()[name]), PA_RL[recorded])
     extraction = dataclasses.replace(extraction, distil="all")
     prepared, chosen = extraction.optimise(q, BATCH, pa_rl_proposals(), KEY, 0)
-    close(chosen["observations"], PA_RL["chosen"], rtol=1e-4)
-    close(chosen["next_observations"], PA_RL["next_chosen"], rtol=1e-4)
+    close(chosen["observations"], PA_RL["chosen"])
+    close(chosen["next_observations"], PA_RL["next_chosen"])
     # There the worst comes first and the recorded action last; here the best comes first.
     order = [1, 0, 2]
-    close(prepared["targets"], np.swapaxes(PA_RL["candidates"], 0, 1)[order], rtol=1e-4)
-    close(prepared["weights"], np.asarray(jax.nn.softmax(np.array(PA_RL["logits"]).T[order], axis=0)), rtol=1e-4)
+    close(prepared["targets"], np.swapaxes(PA_RL["candidates"], 0, 1)[order])
+    close(prepared["weights"], np.asarray(jax.nn.softmax(np.array(PA_RL["logits"]).T[order], axis=0)))
 
 
 def test_pa_rl_critic(replay, monkeypatch):
@@ -486,6 +486,6 @@ def test_pa_rl_critic(replay, monkeypatch):
     close(metrics["loss"], 2 * (PA_RL["critic_loss"] + 2.5 * np.log(3 * N + 1)))
     grads = jax.grad(lambda p: loss(critic, p, *seen["args"])[0])(state.q.params)["params"]["VmapMLP_0"]
     output = grads.pop("Dense_2")
-    ensemble_close({"params": {"VmapMLP_0": grads}}, PA_RL["critic_grad"], scale=2, rtol=1e-4)
+    ensemble_close({"params": {"VmapMLP_0": grads}}, PA_RL["critic_grad"], scale=2)
     for name in ("kernel", "bias"):
-        close(output[name].sum(0), 2 * np.array(PA_RL["shared_output_grad"][name]), rtol=1e-4)
+        close(output[name].sum(0), 2 * np.array(PA_RL["shared_output_grad"][name]))
