@@ -43,9 +43,10 @@ def start(pendulum, tmp_path_factory):
     """Start `small_run.py` in a process: start(out, seeds, algorithm, switch) -> Popen."""
     cache = tmp_path_factory.mktemp("cache")
 
-    def go(out, seeds=1, algorithm="td3_bc", *switch: str) -> subprocess.Popen:
+    def go(out, seeds=1, algorithm="td3_bc", *switch: str, dies_after: int | None = None) -> subprocess.Popen:
         command = [sys.executable, str(HERE / "small_run.py"), str(out), str(pendulum), str(seeds), algorithm, *switch]
         env = os.environ | {"UNDERSTUDY_CACHE": str(cache)}
+        env |= {"DIES_AFTER": str(dies_after)} if dies_after is not None else {}
         return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
     return go

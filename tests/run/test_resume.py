@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from understudy import registry, settings
 from understudy.run import checkpoint
 
 
@@ -115,6 +116,32 @@ def test_what_an_on_policy_algorithm_has_just_played_is_resumed_too(start, unint
     whole = uninterrupted(*what)
     assert end_state(whole)["counters.played"] == 400 % 64
     assert_kills_change_nothing(start, what, whole, tmp_path / "run", (100, 200, 330))
+
+
+SHORT = {"steps_per_rollout": 64, "minibatches": 4, "horizon": 10, "rollouts": 16, "steps": 3}  # where there are such
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry.ALGORITHMS)
+def test_whatever_the_algorithm_killed_in_the_middle_of_live_episodes_it_ends_bitwise_equal(start, tmp_path, name):
+    """What an algorithm keeps beside its state: rollouts, carries, returns of an episode that is not over."""
+    algorithm = registry.make(name, 1)
+    live_only = hasattr(algorithm, "burst") and not getattr(algorithm, "learns_offline", False)
+    words = [f"offline={0 if live_only else 60}", "warmup=0", "online=260", "retrain=0"]
+    for setting in settings.fields(algorithm):
+        last = setting.name.rpartition(".")[2]
+        words += [f"{setting.name}=16"] if last == "hidden" else []
+        words += [f"{setting.name}={SHORT[last]}"] if setting.static and last in SHORT else []
+    what, out = (1, " ".join([name, *words])), tmp_path / "run"
+    code, err = wait(start(tmp_path / "whole", *what))
+    assert code == 0, err
+    for steps in (150, 90):  # an episode has 200
+        code, err = wait(start(out, *what, dies_after=steps))
+        assert code == -signal.SIGKILL, err
+        assert checkpoint.latest(out)[1]["counters"]["env_steps"] > 0
+    code, err = wait(start(out, *what))
+    assert code == 0, err
+    assert_same_end(tmp_path / "whole", out)
 
 
 def test_killed_on_both_sides_of_its_switch_and_resumed_ends_bitwise_equal(start, tmp_path):
