@@ -219,6 +219,15 @@ def test_a_store_has_its_action_range_already(pendulum, tmp_path):
         small(folder, tmp_path / "run", action_range=(-2, 2))
 
 
+def test_a_recipes_n_step_gives_way_to_chunks_and_a_users_does_not(pendulum, tmp_path):
+    few = {"policy.hidden": (8,), "policy.base.hidden": (8,), "critic.hidden": (8,)}
+    steps = lambda out, **options: small(pendulum, tmp_path / out, "resfit", offline=2, evaluate=False, **options)
+    assert steps("single", settings=few).manifest["plan"]["n_step"] == 3
+    assert steps("chunks", settings=few | {"chunk": 2}).manifest["plan"]["n_step"] == 1
+    with pytest.raises(SettingsError, match="n_step is 3 and chunk 2"):
+        steps("both", settings=few | {"chunk": 2}, n_step=3)
+
+
 def test_another_algorithm_gets_whole_networks_and_targets_that_follow_them(pendulum, tmp_path):
     run = small(pendulum, tmp_path / "run", "bc", settings={"policy": "deterministic", "policy.hidden": (16, 16)})
     cloned = checkpoint.latest(run.path)[0]

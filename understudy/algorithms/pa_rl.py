@@ -9,11 +9,12 @@ Each update:
     Q_i  <- descend  the loss of Cal-QL (algorithms/cal_ql.py) with pi* in the backup and, N times, in the gap
     phi  <- descend  E loss(s, a*),  a* drawn by softmax_j Q(s, a_j), the recorded action, which has climbed as well,
             in the place of the worst of the m; over the offline phase a* is the recorded action itself
-Q is the mean of the networks throughout. Deviations from the authors' code: it trains the policy before, not while the
-critic learns offline, and critic and policy live by turns, an episode each, on batches of their own; here they share
-each batch and its optimised actions, which the critic has not yet followed. There the gap counts two networks drawn at
-random, here all; their draws may be twice the same. Its critic is categorical, with the same small weight of the gap,
-and its networks share their output layer; its policy acts and is sampled as a Polyak average.
+Q is the mean of the networks throughout. Deviations from the authors' code: at the switch it starts the critic's
+optimiser afresh, here the policy's as well; it trains the policy before, not while the critic learns offline, and
+critic and policy live by turns, an episode each, on batches of their own; here they share each batch and its optimised
+actions, which the critic has not yet followed. There the gap counts two networks drawn at random, here all; their draws
+may be twice the same. Its critic is categorical, with the same small weight of the gap, and its networks share their
+output layer; its policy acts and is sampled as a Polyak average.
 """
 
 from __future__ import annotations

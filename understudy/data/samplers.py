@@ -193,7 +193,7 @@ class Sampler:
         common = set(parts[0]).intersection(*parts[1:])
         parts = [{k: part[k] for k in common} for part in parts]
         if marks:
-            parts = self.pool(dict(zip(names, parts)), marks, jax.random.fold_in(key, 1))
+            parts = self.pool(dict(zip(names, parts)), marks, jax.random.fold_in(key, len(self.shares)))
         if self.share is not None:
             first = jnp.arange(self.batch_size) < jnp.floor(self.batch_size * self.share + 0.5)
             return jax.tree.map(lambda x, y: jnp.where(first.reshape(-1, *[1] * (x.ndim - 1)), x, y), *parts)

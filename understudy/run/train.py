@@ -144,6 +144,7 @@ def train(
     base = registry.make(algorithm, spec.action_size, {}, preset) if isinstance(algorithm, str) else algorithm
     overrides = registry.overrides(base, settings, spec.action_size) if settings else {}
     algo = registry.adjust(base, overrides, spec.action_size) if settings else base
+    chunked = getattr(algo, "chunk", 0)
     offline = pick(offline, "offline", 100_000 if data is not None else 0)
     online = pick(online, "online", 0)
     if not online:  # the switch is yet to come, but for what was asked for by options of their own
@@ -173,7 +174,7 @@ def train(
         env=env,
         eval_env=eval_env,
         batch_size=pick(batch_size, "batch_size", 256),
-        n_step=pick(n_step, "n_step", 1),
+        n_step=pick(n_step, "n_step", 1) if n_step is not None or not chunked else 1,  # a chunk is one of its own
         num_envs=number_of("num_envs", num_envs, 1),
         replay_capacity=number_of("replay_capacity", replay_capacity, 1_000_000),
         eval_every=eval_every if eval_every is None else number_of("eval_every", eval_every, 0),
