@@ -106,6 +106,32 @@ def test_a_resumed_run_ends_bitwise_equal(trained, pendulum, tmp_path):
     assert not [k for k in one if not np.array_equal(one[k], other[k])]
 
 
+class Bare:
+    """Two methods and no more: no seed, no loss, nothing to be saved."""
+
+    def __init__(self):
+        self.inner, self.count = Linear(3, 1), 0
+
+    def sample(self, observations, n, deterministic=False):
+        assert deterministic is False
+        self.count += 1
+        return self.inner.sample(observations, n, self.count)
+
+    def fit(self, observations, actions, weights):
+        self.inner.fit(observations, actions, weights, 0)
+
+
+def test_two_methods_are_enough_and_what_cannot_be_restored_is_said(pendulum, tmp_path, capsys):
+    policy = Bare()
+    run = understudy.train(small(policy), pendulum, out=tmp_path / "run", offline=6, online=3, **RUN)
+    assert policy.inner.w.any() and not [k for k in checkpoint.latest(run.path)[0] if k.startswith("external")]
+    assert "cannot be restored" not in capsys.readouterr().err
+    learned = policy.inner.w.copy()
+    understudy.resume(run.path, online=6, algorithm=small(policy))
+    assert not np.array_equal(policy.inner.w, learned)
+    assert "Bare cannot be restored, having no state_dict and load_state_dict" in capsys.readouterr().err
+
+
 def test_a_run_without_such_a_policy_is_no_beginning_for_one(trained):
     with pytest.raises(CheckpointError, match="has no external policy"):
         external.restore(small(Linear(3, 1)), {"['state'].step": np.zeros(1)})

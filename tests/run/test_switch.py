@@ -239,7 +239,7 @@ def test_the_critic_and_the_optimisers_of_a_run_start_afresh_at_its_switch(pendu
     assert not any(np.array_equal(arrays_of(runs["reset-critic"])[k], fresh[k]) for k in critic if k in fresh)
 
 
-@pytest.mark.parametrize("algorithm", ["resfit", "dsrl", "parrot"])
+@pytest.mark.parametrize("algorithm", ["resfit", "parrot"])
 def test_a_frozen_base_rests_whatever_the_switch_says(pendulum, tmp_path, algorithm):
     """Here, and where the live phase comes later."""
     few = {"policy.hidden": (8,), "policy.base.hidden": (8,), "critic.hidden": (8,)}

@@ -222,7 +222,6 @@ def test_a_store_has_its_action_range_already(pendulum, tmp_path):
 def test_a_recipes_n_step_gives_way_to_chunks_and_a_users_does_not(pendulum, tmp_path):
     few = {"policy.hidden": (8,), "policy.base.hidden": (8,), "critic.hidden": (8,)}
     steps = lambda out, **options: small(pendulum, tmp_path / out, "resfit", offline=2, evaluate=False, **options)
-    assert steps("single", settings=few).manifest["plan"]["n_step"] == 3
     assert steps("chunks", settings=few | {"chunk": 2}).manifest["plan"]["n_step"] == 1
     with pytest.raises(SettingsError, match="n_step is 3 and chunk 2"):
         steps("both", settings=few | {"chunk": 2}, n_step=3)

@@ -17,7 +17,7 @@ from understudy.core import pytree
 from understudy.errors import SettingsError
 from understudy.extractions import DDPGBC, Imitate
 from understudy.policies.deterministic import Deterministic
-from understudy.run.policy import _bare
+from understudy.run.policy import bare
 
 KEY = jax.random.key(0)
 close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
@@ -120,7 +120,7 @@ def test_the_average_acts_where_asked_and_is_backed_up_only_by_target_policy(bat
     after, metrics = algorithm.update(state, batch, KEY)
     close(metrics["critic/backup"], 0.5 if target_policy else 0.0)
     jax.tree.map(lambda t, o, n: close(n, 0.75 * t + 0.25 * o), state.target, after.actor.params, after.target)
-    deployed = _bare(after)
+    deployed = bare(after)
     assert deployed.actor.opt == ()
     close(algorithm.act(deployed, batch["observations"], KEY)[0], algorithm.act(after, batch["observations"], KEY)[0])
 
