@@ -69,6 +69,12 @@ def update(algorithm, state, batch, key):
     return algorithm.update(state, batch, key)
 
 
+@functools.partial(jax.jit, static_argnames="greedy")
+def act(algorithm, state, observations, key, carry=(), greedy=False):
+    """Compiled, since one by one its operations take longer."""
+    return algorithm.act(state, observations, key, carry, greedy=greedy)
+
+
 @functools.partial(jax.jit, static_argnames="n")
 def chunk(algorithm, state, batch, key, start, n: int = 10):
     """n updates in one scan; update i uses fold_in(key, i), as a run does."""
