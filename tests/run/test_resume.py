@@ -61,7 +61,7 @@ def uninterrupted(start, tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("seeds", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_killed_ten_times_at_random_moments_and_resumed_ends_bitwise_equal(start, uninterrupted, tmp_path, seeds):
     whole = uninterrupted(seeds)
     assert progress(whole) == TOTAL
