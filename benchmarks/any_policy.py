@@ -85,7 +85,7 @@ def by_external_pa_rl(data: str, out: pathlib.Path) -> None:
 
     import understudy as library
     from understudy.algorithms.external_pa_rl import external_pa_rl
-    from understudy.policies.external import TorchPolicy
+    from understudy.policies.torch_policy import TorchPolicy
 
     dataset = library.load(data, env=ENV)
     columns = dataset.transitions()

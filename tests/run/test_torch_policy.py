@@ -10,7 +10,7 @@ import pytest
 import understudy
 from understudy.algorithms.external_pa_rl import external_pa_rl
 from understudy.errors import CheckpointError, SettingsError
-from understudy.policies.external import TorchPolicy
+from understudy.policies.torch_policy import TorchPolicy
 from understudy.run import checkpoint
 
 try:
