@@ -70,8 +70,9 @@ class Rollout:
         count = self.order.size
         size = count // steps_per_action // parts
         shuffled = jax.random.permutation(key, count)
-        begun_first = jnp.argsort(self.steps["begins"].reshape(count)[shuffled] == 0, stable=True)
-        order = jnp.where(part == 0, shuffled[begun_first], self.order)
+        if steps_per_action > 1:  # those that began come first
+            shuffled = shuffled[jnp.argsort(self.steps["begins"].reshape(count)[shuffled] == 0, stable=True)]
+        order = jnp.where(part == 0, shuffled, self.order)
         rows = jax.lax.dynamic_slice_in_dim(order, part * size, size)
         flat = lambda x: x.reshape(count, *x.shape[2:])[rows]
         advantages = flat(self.advantages)

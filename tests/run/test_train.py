@@ -271,10 +271,12 @@ def test_what_is_learned_around_an_algorithm_goes_over_to_it_alone_and_back(befo
         same(new.slow.critic.q.params, inner(old).critic.q.params)
 
 
-def test_a_rate_that_falls_offline_has_fallen_for_another_algorithm_live(pendulum, tmp_path):
-    """As in one call: it does not begin anew with the algorithm."""
+@pytest.mark.parametrize("live", [{}, {"policy_delay": 0}])
+def test_a_rate_that_falls_offline_has_fallen_for_another_algorithm_live(pendulum, tmp_path, live):
+    """As in one call: it does not begin anew with the algorithm, nor where there is a policy step for a live step."""
     run = small(pendulum, tmp_path / "run", "bc", settings={"policy.hidden": (16, 16)}, offline=6)
-    run = understudy.resume(run, algorithm="iql", settings=SMALL | {"decay_steps": -1}, online=4)
+    utd = 3 if live else 1
+    run = understudy.resume(run, algorithm="iql", settings=SMALL | {"decay_steps": -1} | live, online=4, utd=utd)
     counts = {k: v for k, v in checkpoint.latest(run.path)[0].items() if ".actor.opt" in k and k.endswith(".count")}
     assert counts and any((v == 6 + 4).all() for v in counts.values()), counts
 

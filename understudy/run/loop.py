@@ -555,7 +555,8 @@ class Loop:
         c = self.counters = Counters(**meta["counters"] | {"evaluated": tuple(meta["counters"]["evaluated"])})
         if not same:
             c.played = 0
-            self.state = at_update(self.state, c.updates // max(getattr(core_of(self.algo), "policy_delay", 1), 1))
+            offline_delay = max(getattr(core_of(self.given), "policy_delay", 1), 1)  # 0 is the live ratio, offline 1
+            self.state = at_update(self.state, c.updates // offline_delay)
         last = len(old_phases) - 1
         if c.phase > last >= 0 and self.plan.phases[last].units > old_phases[last].units:
             lanes = self.plan.num_envs if old_phases[last].acts else 1
