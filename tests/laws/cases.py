@@ -63,19 +63,31 @@ def needed(algorithm, batch: dict) -> dict:
     return shaped(algorithm, {k: v for k, v in batch.items() if k in algorithm.requires})
 
 
-@jax.jit
+# The laws compile much and compute little: so XLA takes a quarter of the time, for programs that are slower to run.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True,
+         "xla_cpu_use_fusion_emitters": False}  # fmt: skip
+jit = functools.partial(jax.jit, compiler_options=QUICK)
+
+
+@jit
+def init(algorithm, key, batch):
+    """One program, since one by one its operations take longer to compile."""
+    return algorithm.init(key, batch)
+
+
+@jit
 def update(algorithm, state, batch, key):
     """One update: the one program of each algorithm that the laws share."""
     return algorithm.update(state, batch, key)
 
 
-@functools.partial(jax.jit, static_argnames="greedy")
+@functools.partial(jit, static_argnames="greedy")
 def act(algorithm, state, observations, key, carry=(), greedy=False):
-    """Compiled, since one by one its operations take longer."""
+    """What a loop plays, one step."""
     return algorithm.act(state, observations, key, carry, greedy=greedy)
 
 
-@functools.partial(jax.jit, static_argnames="n")
+@functools.partial(jit, static_argnames="n")
 def chunk(algorithm, state, batch, key, start, n: int = 10):
     """n updates in one scan; update i uses fold_in(key, i), as a run does."""
     body = lambda state, i: algorithm.update(state, batch, jax.random.fold_in(key, i))
@@ -97,4 +109,4 @@ class Case:
 def case_of(name: str) -> Case:
     algorithm = make(name)
     batch = needed(algorithm, make_batch())
-    return Case(name, algorithm, batch, algorithm.init(jax.random.key(0), batch))
+    return Case(name, algorithm, batch, init(algorithm, jax.random.key(0), batch))

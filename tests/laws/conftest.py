@@ -17,11 +17,3 @@ def case(request):
 @pytest.fixture(scope="session")
 def full_batch():
     return make_batch
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    """The laws compile much and compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

@@ -32,6 +32,5 @@ def difference(name: str) -> float:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_disable_most_optimizations", True)  # halves the time to compile
     assert len(jax.devices()) == 4
     print(json.dumps({name: difference(name) for name in sys.argv[1:]}))

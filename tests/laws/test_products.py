@@ -58,17 +58,9 @@ def test_products_run():
     assert len(seen) == sum(len(set(parts)) for parts in PARTS), "every part fits somewhere"
 
 
-@pytest.fixture
-def quick_compiler():
-    """Compiling is nearly all of the slow test's time; with few optimisations it takes half of it."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.slow
 @CRITICS
-def test_every_product_trains_for_100_steps(critic, quick_compiler):
+def test_every_product_trains_for_100_steps(critic):
     """Finite metrics and parameters, bounded actions."""
     batch = cases.make_batch()
     for extraction, policy in itertools.product(*PARTS[1:]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import cases
 import jax
@@ -18,7 +17,6 @@ VARIANTS = {
     "hl_gauss, lcb, dropout": dict(head="hl_gauss", backup="lcb", aggregate="lcb", dropout=0.1, **RANGE),
     "two_hot": dict(head="two_hot", **RANGE),
 }
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # halves the time to compile
 NAMES = [n for n in sorted(cases.recipes()) if isinstance(vars(cases.make(n)).get("critic"), QCritic)]
 
 
@@ -29,7 +27,7 @@ def with_critic(name: str, settings: dict):
     return dataclasses.replace(algorithm, critic=critic)
 
 
-@functools.partial(jax.jit, compiler_options=QUICK)
+@cases.jit
 def twenty(algorithm, state, batch, key):
     body = lambda state, i: algorithm.update(state, batch, jax.random.fold_in(key, i))
     return jax.lax.scan(body, state, jnp.arange(20))
@@ -40,7 +38,7 @@ def twenty(algorithm, state, batch, key):
 def test_any_algorithm_learns_with_any_head(name, variant):
     algorithm = with_critic(name, VARIANTS[variant])
     batch = cases.needed(algorithm, cases.make_batch())
-    start = algorithm.init(jax.random.key(0), batch)
+    start = cases.init(algorithm, jax.random.key(0), batch)
     state, metrics = twenty(algorithm, start, batch, jax.random.key(1))
     bad = [k for k, v in metrics.items() if not np.isfinite(v).all()]
     assert not bad and all(np.isfinite(x).all() for x in jax.tree.leaves(state))
@@ -57,10 +55,10 @@ def test_ranges_are_swept_in_one_program():
     """Two ranges side by side equal two runs, with no other program for the second."""
     algorithms = [with_critic("td3_bc", VARIANTS["two_hot"] | dict(v_min=v)) for v in (-6.0, -3.0)]
     batch = cases.needed(algorithms[0], cases.make_batch())
-    run = jax.jit(lambda a, k: a.update(a.init(k, batch), batch, k)[1], compiler_options=QUICK)
+    run = cases.jit(lambda a, k: a.update(a.init(k, batch), batch, k)[1])
     alone = [run(a, jax.random.key(3)) for a in algorithms]
     assert run._cache_size() == 1 and float(alone[0]["critic/q"]) != float(alone[1]["critic/q"])
     stacked = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(i) for i in x]), *algorithms)
-    together = jax.jit(jax.vmap(run.__wrapped__, in_axes=(0, None)), compiler_options=QUICK)(stacked, jax.random.key(3))
+    together = cases.jit(jax.vmap(run.__wrapped__, in_axes=(0, None)))(stacked, jax.random.key(3))
     for k, v in together.items():
         np.testing.assert_allclose(v, [a[k] for a in alone], rtol=2e-4, atol=2e-5)
