@@ -147,52 +147,65 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Causal transformer over an observation and `length` tokens of one vocabulary: the logits of each token, given the
-    observation and the tokens before it. Pre-norm, learned positions; the logits start out near 0.
+    """Causal transformer over an observation, or the `frames` of one, and `length` tokens of one vocabulary: the logits
+    of each token, given the observation and the tokens before it. Pre-norm, learned positions; the logits start out
+    near 0.
 
-    `__call__` scores whole sequences. To decode: x = observe(observations), then in turn (logits, past) = step(x, past,
-    at) and x = embed(tokens). `step` keeps the keys and values of the tokens before (on two CPU cores, batch 256, width
-    128 and 3 layers, decoding 5, 8, 24, 40 tokens takes 16, 28, 149, 282 ms so, and 33, 108, 878, 2433 ms if each step
-    computes the sequence again; at batch 1 too it is 1.6 to 7 times as fast)."""
+    `__call__` scores whole sequences. To decode: (x, past) = start(observations), then in turn (logits, past) = step(x,
+    past, number of the token) and x = embed(tokens). `step` keeps the keys and values of what was before (on two CPU
+    cores, batch 256, width 128 and 3 layers, decoding 5, 8, 24, 40 tokens takes 16, 28, 149, 282 ms so, and 33, 108,
+    878, 2433 ms if each step computes the sequence again; at batch 1 too it is 1.6 to 7 times as fast)."""
 
     vocabulary: int
     length: int
     width: int = 128
     heads: int = 4
     layers: int = 2
+    frames: int = 1
 
     def setup(self):
         self.first = nn.Dense(self.width)
         self.table = nn.Embed(self.vocabulary, self.width)
-        self.places = self.param("places", nn.initializers.normal(0.02), (self.length, self.width))
+        self.places = self.param("places", nn.initializers.normal(0.02), (self.frames - 1 + self.length, self.width))
         self.blocks = [Block(self.heads) for _ in range(self.layers)]
         self.norm = nn.LayerNorm()
         self.head = nn.Dense(self.vocabulary, kernel_init=nn.initializers.variance_scaling(1e-2, "fan_avg", "uniform"))
 
     def __call__(self, observations, tokens):
         """tokens [B, T] -> logits [B, T, vocabulary]; the last token is not read."""
-        x = jnp.concatenate([self.observe(observations)[:, None], self.embed(tokens[:, :-1])], 1) + self.places
+        x = jnp.concatenate([self.observe(observations), self.embed(tokens[:, :-1])], 1) + self.places
         for block in self.blocks:
             x, _ = block(x)
-        return self.head(self.norm(x))
+        return self.head(self.norm(x[:, self.frames - 1 :]))
 
     def observe(self, observations):
-        """The input of step 0: [B, W]."""
-        return self.first(features(observations))
+        """Observations whose leaves [B, F ...] are F frames one after the other -> [B, F, W]."""
+        apart = lambda x: x.reshape(x.shape[0], self.frames, -1)
+        return self.first(features(jax.tree.map(apart, observations)))
 
     def embed(self, tokens):
         """The input of the step after these tokens: [...] -> [..., W]."""
         return self.table(tokens)
 
-    def past(self, size: int):
-        """What `step` 0 has kept: nothing, for a batch of `size`."""
-        empty = jnp.zeros((size, self.length, self.heads, self.width // self.heads))
-        return [(empty, empty)] * self.layers
+    def start(self, observations):
+        """The input of step 0, [B, W], and what it is to know of the frames before the last."""
+        x = self.observe(observations)
+        empty = jnp.zeros((len(x), len(self.places), self.heads, self.width // self.heads))
+        past = [(empty, empty)] * self.layers
+        if self.frames > 1:
+            _, past = self.read(x[:, :-1] + self.places[: self.frames - 1], past, 0)
+        return x[:, -1], past
 
     def step(self, x, past, at):
         """x [B, W], the input of step number `at` -> the logits of that token [B, vocabulary], and the new past."""
-        x, kept = (x + self.places[at])[:, None], []
+        at = at + self.frames - 1
+        x, past = self.read((x + self.places[at])[:, None], past, at)
+        return self.head(self.norm(x))[:, 0], past
+
+    def read(self, x, past, at):
+        """x [B, S, W], what stands at the places from number `at` on, through all blocks; and the new past."""
+        kept = []
         for block, before in zip(self.blocks, past):
             x, keys_values = block(x, before, at)
             kept.append(keys_values)
-        return self.head(self.norm(x))[:, 0], kept
+        return x, kept

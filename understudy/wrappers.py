@@ -19,17 +19,18 @@ from understudy.core import Batch, batch_size, pytree, static, through
 from understudy.errors import SettingsError
 
 
-def resized(part: Any, action_size: int) -> Any:
-    """The same algorithm, or part of one, for actions of another size."""
+def settled(part: Any, name: str, value: Any, unsettled: Any = None) -> Any:
+    """An algorithm, or part of one, with `value` in each field `name` of it and of what it holds; where `unsettled` is
+    given, only in those that have that value."""
     if not dataclasses.is_dataclass(part):
         return part
     change = {}
     for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        if field.name == "action_size":
-            change[field.name] = action_size
-        elif dataclasses.is_dataclass(value):
-            change[field.name] = resized(value, action_size)
+        held = getattr(part, field.name)
+        if field.name == name and (unsettled is None or held == unsettled):
+            change[name] = value
+        elif dataclasses.is_dataclass(held):
+            change[field.name] = settled(held, name, value, unsettled)
     return dataclasses.replace(part, **change)
 
 
@@ -74,8 +75,8 @@ class Chunked(Wrapper):
     @property
     def inner(self) -> Any:
         """The algorithm for flat chunks."""
-        inner = resized(self.algorithm, self.chunk * action_size_of(self.algorithm))
-        return settled(inner, "steps_per_action", 0, self.chunk)
+        inner = settled(self.algorithm, "action_size", self.chunk * action_size_of(self.algorithm))
+        return settled(inner, "steps_per_action", self.chunk, 0)
 
     @property
     def burst(self) -> tuple[int, int]:
@@ -137,10 +138,16 @@ class Chunked(Wrapper):
 @pytree
 class History(Wrapper):
     """The inner algorithm sees the last H observations, oldest first, as one vector; an episode's first observation
-    stands in for those before it. Mnih et al. 2015 (frame stacking)."""
+    stands in for those before it. Mnih et al. 2015 (frame stacking). A part of it with a field `frames` is told H there
+    and may take the vector apart again, as the transformer of `policies/tokens.py` does to attend to each."""
 
     algorithm: Algorithm = through()
     history: int = static(2, "observations that the policy and the critic see", symbol="H", low=1)
+
+    @property
+    def inner(self) -> Any:
+        """The algorithm for flat histories."""
+        return settled(self.algorithm, "frames", self.history, 0)
 
     def flat(self, observations):
         """Histories [B, H, ...] as vectors [B, H ...]."""
@@ -158,13 +165,13 @@ class History(Wrapper):
 
     def check(self, batch: Batch) -> None:
         if hasattr(self.algorithm, "check"):
-            self.algorithm.check(self.flat_batch(batch))
+            self.inner.check(self.flat_batch(batch))
 
     def init(self, key, batch: Batch):
-        return self.algorithm.init(key, self.flat_batch(batch))
+        return self.inner.init(key, self.flat_batch(batch))
 
     def update(self, state, batch: Batch, key):
-        return self.algorithm.update(state, self.flat_batch(batch), key)
+        return self.inner.update(state, self.flat_batch(batch), key)
 
     def act(self, state, observations, key, carry=(), *, greedy: bool = False):
         first = jax.tree.map(lambda x: jnp.repeat(x[:, None], self.history - 1, 1), observations)
@@ -176,7 +183,7 @@ class History(Wrapper):
                 lambda old, new: jnp.where(begun.reshape(-1, *[1] * (old.ndim - 1)), old, new), carry["past"], first
             )
         frames = jax.tree.map(lambda p, x: jnp.concatenate([p, x[:, None]], 1), past, observations)
-        actions, inner = self.algorithm.act(state, self.flat(frames), key, inner, greedy=greedy)
+        actions, inner = self.inner.act(state, self.flat(frames), key, inner, greedy=greedy)
         begun = jnp.ones(batch_size(observations), jnp.int32)
         return actions, {"past": jax.tree.map(lambda x: x[:, 1:], frames), "begun": begun, "inner": inner}
 
@@ -191,18 +198,6 @@ def with_core(algorithm: Any, core: Any) -> Any:
     if not isinstance(algorithm, Wrapper):
         return core
     return dataclasses.replace(algorithm, algorithm=with_core(algorithm.algorithm, core))
-
-
-def with_lanes(algorithm: Any, lanes: int) -> Any:
-    """With room for `lanes` environments wherever an algorithm or a wrapper leaves open how many there are."""
-    return settled(algorithm, "lanes", 0, lanes)
-
-
-def settled(algorithm: Any, name: str, unsettled: Any, value: Any) -> Any:
-    """With `value` in the field `name` of an algorithm and of its wrappers wherever it is `unsettled`."""
-    if isinstance(algorithm, Wrapper):
-        algorithm = dataclasses.replace(algorithm, algorithm=settled(algorithm.algorithm, name, unsettled, value))
-    return dataclasses.replace(algorithm, **{name: value}) if getattr(algorithm, name, None) == unsettled else algorithm
 
 
 def wrapped(algorithm: Any, name: str) -> Any:

@@ -103,10 +103,12 @@ def test_an_ensemble_drops_other_units_in_each_network():
 
 
 # --- Transformer --------------------------------------------------------------------------------------------------
-@pytest.fixture
-def transformer():
-    """A transformer of 5 words and 4 places with logits that are not near 0: the module, parameters, observations."""
-    network, s = Transformer(vocabulary=5, length=4, width=8, heads=2, layers=2), jnp.linspace(-1, 1, 6).reshape(2, 3)
+@pytest.fixture(params=[1, 3])
+def transformer(request):
+    """A transformer of 5 words and 4 places with logits that are not near 0, over an observation of so many frames: the
+    module, parameters, observations."""
+    network = Transformer(vocabulary=5, length=4, width=8, heads=2, layers=2, frames=request.param)
+    s = jnp.linspace(-1, 1, 6 * request.param).reshape(2, 3 * request.param)
     params = jax.jit(network.init)(jax.random.key(0), s, TOKENS)
     head = params["params"]["head"]
     head["kernel"] = jax.random.normal(jax.random.key(1), head["kernel"].shape)
@@ -125,7 +127,9 @@ def test_a_transformers_logits_hang_on_the_observation_and_the_tokens_before(tra
         changed = apply(params, s, TOKENS.at[:, i].add(1) % 5)
         close(changed[:, : i + 1], logits[:, : i + 1])
         assert i == 3 or (jnp.abs(changed - logits).max(-1)[:, i + 1 :] > 1e-3).all()
-    assert (jnp.abs(apply(params, s + 0.5, TOKENS) - logits).max(-1) > 1e-3).all()
+    for i in range(network.frames):
+        frame = jnp.arange(3 * network.frames) // 3 == i
+        assert (jnp.abs(apply(params, s + 0.5 * frame, TOKENS) - logits).max(-1) > 1e-4).all()
 
 
 def test_a_transformers_steps_give_the_logits_of_the_whole_sequence(transformer):
@@ -133,7 +137,7 @@ def test_a_transformers_steps_give_the_logits_of_the_whole_sequence(transformer)
 
     @jax.jit
     def stepwise(params, s):
-        past, x, rows = network.past(2), network.apply(params, s, method="observe"), []
+        (x, past), rows = network.apply(params, s, method="start"), []
         for i in range(4):
             logits, past = network.apply(params, x, past, i, method="step")
             x = network.apply(params, TOKENS[:, i], method="embed")

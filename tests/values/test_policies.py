@@ -275,8 +275,9 @@ def test_token_densities_integrate_to_one(policy):
 
 
 @of_both_kinds
-def test_decoding_assigns_what_teacher_forcing_does(policy):
-    policy = dataclasses.replace(policy, temperature=0.7)
+@pytest.mark.parametrize("frames", [0, 3])
+def test_decoding_assigns_what_teacher_forcing_does(policy, frames):
+    policy = dataclasses.replace(policy, temperature=0.7, frames=frames)
     params, s = uneven(policy, 500)
 
     @jax.jit
@@ -315,6 +316,8 @@ def test_tokens_learn_two_modes_whose_second_dimension_follows_the_first(policy)
 def test_tokens_refuse_a_width_that_the_heads_do_not_divide_and_too_many_cells():
     with pytest.raises(SettingsError, match="width is 10 and heads 4; give a width that heads divides"):
         start(Tokens(action_size=1, width=10))
+    with pytest.raises(SettingsError, match="numbers are not 7 frames of one size; leave frames at 0"):
+        start(Tokens(action_size=1, frames=7, **SMALL))
     with pytest.raises(SettingsError, match="bins is 128 and levels 3, 2097152 cells; give at most 1048576"):
         start(CoarseToFine(action_size=1, bins=128, levels=3))
 

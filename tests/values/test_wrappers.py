@@ -96,6 +96,20 @@ def test_the_inner_algorithm_sees_flat_chunks_and_flat_histories():
     assert metrics["actor/imitation"] == expected["actor/imitation"]
 
 
+def test_a_transformer_attends_to_each_observation_of_a_history():
+    """The action is what stood in the first of three observations, wherever the others are."""
+    algorithm = registry.make("bc", 1, {"history": 3, "policy": "tokens", "policy.width": 16, "policy.bins": 4,
+                                        "policy.heads": 2, "policy.layers": 1, "learning_rate": 1e-2})  # fmt: skip
+    assert algorithm.inner.policy.network.frames == 3
+    seen = jax.random.uniform(KEY, (256, 3, 1), minval=-1, maxval=1)
+    batch = {"observations": seen, "actions": jnp.sign(seen[:, 0]) / 2}
+    start = algorithm.init(KEY, batch)
+    assert start.actor.params["params"]["places"].shape == (3, 16)  # two more frames, then the observation's own
+    body = lambda state, i: algorithm.update(state, batch, jax.random.fold_in(KEY, i))
+    state, metrics = jax.jit(lambda s: jax.lax.scan(body, s, jnp.arange(150)))(start)
+    assert metrics["actor/imitation"][0] > 1.3 and metrics["actor/imitation"][-1] < 0.1  # log 4 bins; one is certain
+
+
 def test_settings_keep_their_names_inside_wrappers():
     algorithm = registry.make("iql", 2, {"chunk": 4, "history": 2, "expectile": 0.8, "policy": "flow"})
     names = {s.name: s.value for s in fields.fields(algorithm)}

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from understudy.algorithm import Policy
-from understudy.core import batch_size, leaf, pytree, static
+from understudy.core import leaf, pytree, static
 from understudy.errors import SettingsError
 from understudy.networks import Transformer
 
@@ -38,6 +38,8 @@ class TokenPolicy(Policy):
     width: int = static(64, "width of the transformer", low=1)
     heads: int = static(4, "attention heads; they divide the width", low=1)
     layers: int = static(2, "layers of the transformer", low=1)
+    frames: int = static(0, "observations of a history, which the transformer attends to one by one; 0: all that there "
+                            "are, or one", symbol="H", low=0)  # fmt: skip
     temperature: float = leaf(1.0, "temperature that actions are sampled at", symbol="T", low=1e-3)
 
     @property
@@ -53,9 +55,16 @@ class TokenPolicy(Policy):
             raise SettingsError(
                 f"bins is {self.bins} and levels {self.levels}, {self.cells} cells; give at most {CELLS}."
             )
-        return Transformer(self.bins, self.action_size * self.levels, self.width, self.heads, self.layers)
+        length, frames = self.action_size * self.levels, max(self.frames, 1)
+        return Transformer(self.bins, length, self.width, self.heads, self.layers, frames)
 
     def init(self, key, observations, actions):
+        widths = {x.shape[-1] for x in jax.tree.leaves(observations)}
+        if any(width % max(self.frames, 1) for width in widths):
+            raise SettingsError(
+                f"Observations of {sorted(widths)} numbers are not {self.frames} frames of one size; leave frames at 0 "
+                f"and give --history."
+            )
         return self.network.init(key, observations, self.encode(actions))
 
     def encode(self, actions):
@@ -85,14 +94,14 @@ class TokenPolicy(Policy):
         network = self.network
 
         def step(carry, t):
-            past, x = carry
+            x, past = carry
             logits, past = network.apply(params, x, past, t, method="step")
             logits = jax.nn.log_softmax(logits / self.temperature)
             token = pick(logits, t)
             chosen = jnp.take_along_axis(logits, token[:, None], -1)[:, 0]
-            return (past, network.apply(params, token, method="embed")), (token, chosen)
+            return (network.apply(params, token, method="embed"), past), (token, chosen)
 
-        start = network.past(batch_size(observations)), network.apply(params, observations, method="observe")
+        start = network.apply(params, observations, method="start")
         _, (tokens, log_probs) = jax.lax.scan(step, start, jnp.arange(network.length))
         return tokens.T, log_probs.sum(0)
 

@@ -7,7 +7,7 @@ import dataclasses
 from understudy import settings
 from understudy.errors import SettingsError
 from understudy.run.switch import AS_BEFORE, KEEP, SHARE, Switch
-from understudy.wrappers import core_of, settled, with_core, with_lanes
+from understudy.wrappers import core_of, settled, with_core
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,6 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
         manifest describes it."""
     if phase is not None and phase.settings:
         algo = settings.apply(algo, dict(phase.settings))
-    algo = with_lanes(algo, lanes)
     core, updates = core_of(algo), sum(p.updates for p in phases if p.name == "offline")
     delay = offline_delay = getattr(core, "policy_delay", 1)
     if delay == 0:
@@ -86,19 +85,16 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
         delay, offline_delay = max(round(utd), 1), 1
         here = offline_delay if phase is not None and not phase.acts else delay
         core = dataclasses.replace(core, policy_delay=here)
+    if phase is not None and phase.acts and hasattr(core, "policy"):
+        core = settled(core, "cached", False)
     mixed = phase or next((p for p in phases if p.acts), None)
-    share = 1.0 if mixed is None else float(mixed.offline_share * (1 - mixed.successes))
-    before = {part: getattr(core, part, None) for part in ("extraction", "critic")}
+    share = 1.0 if mixed is None else mixed.offline_share * (1 - mixed.successes)
     lasts = phase.updates if phase is not None and phase.restart else updates
-    extraction = settled(before["extraction"], "imitation_steps", -1, float(lasts))
-    if phase is not None and phase.acts and hasattr(core, "policy") and getattr(extraction, "cached", False):
-        extraction = dataclasses.replace(extraction, cached=False)
-    after = {"extraction": extraction, "critic": settled(before["critic"], "demo_share", -1, share)}
-    if changed := {part: x for part, x in after.items() if x is not before[part]}:
-        core = dataclasses.replace(core, **changed)
-    core = settled(core, "decay_steps", -1, float(lasts // offline_delay))
-    core = settled(settled(core, "offline_steps", -1, float(lasts)), "fit_from", -1, float(updates))
-    return settled(with_core(algo, core), "demo_share", -1, share)
+    algo = settled(with_core(algo, core), "lanes", lanes, 0)
+    for name, value in {"demo_share": share, "imitation_steps": lasts, "decay_steps": lasts // offline_delay,
+                        "offline_steps": lasts, "fit_from": updates}.items():  # fmt: skip
+        algo = settled(algo, name, float(value), -1)
+    return algo
 
 
 def plan(
