@@ -195,8 +195,8 @@ def _resume(p: Parser) -> None:
     p.add_argument("--online", type=count, metavar="N", help="new total of live steps of each seed")
     p.add_argument("--env", metavar="ID", help="environment of a run that was trained without one")
     p.add_argument("--utd", type=number, metavar="F", help="updates per live step of a first online phase")
-    p.add_argument("--switch", metavar="WORDS", help="how it begins, as for train, such as warmup:5000+drop; where "
-                   "there is one, retrain:N and successes:S after it")
+    begins = "how it begins, as for train: warmup:5000+drop; where there is one, retrain:N and successes:S after it"
+    p.add_argument("--switch", metavar="WORDS", help=begins)
     p.add_argument("--offline-share", type=number, metavar="F", help="share of its batches from the data")
     p.add_argument(
         "--algorithm", metavar="NAME", help="another algorithm for what is left, with the run's policy if it can"
