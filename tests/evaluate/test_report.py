@@ -13,6 +13,7 @@ import pytest
 
 from understudy.errors import CheckpointError
 from understudy.evaluate import plot, report
+from understudy.evaluate.report import training
 
 VOID = {"meta", "br"}
 
@@ -339,4 +340,4 @@ def test_ticks_are_round_numbers(low, high, most, ticks):
 
 def test_running_mean_skips_gaps():
     values = np.array([np.nan, 1.0, np.nan, 3.0, 5.0, np.nan])
-    np.testing.assert_allclose(report._running(values, 2), [np.nan, 1, 1, 2, 4, 4])
+    np.testing.assert_allclose(training.running(values, 2), [np.nan, 1, 1, 2, 4, 4])
