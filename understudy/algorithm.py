@@ -96,8 +96,7 @@ class Extraction:
         return aux
 
     def temperature(self, aux):
-        """Weight of the policy's entropy in soft backups."""
-        return 0.0
+        """Weight of the policy's entropy in soft backups; None: no entropy is sought, and none counts."""
 
     def compare(self, critic, state) -> Callable:
         """The function (observations, actions) -> [B] that `choose` is given."""
@@ -128,7 +127,7 @@ class Actor:
     policy: Any
     params: Params
     choose: Callable  # (observations, key) -> actions [B, A]
-    temperature: Any = 0.0
+    temperature: Any = None
     step: Any = 0
     chosen: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)  # what `Extraction.prepare` has chosen
 

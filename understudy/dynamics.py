@@ -26,8 +26,8 @@ class DynamicsState:
 
 @pytree
 class Dynamics:
-    """The mean of E networks of (s, a), each fitted to (s' - s - mu) / sigma by squared error and to the mask by
-    cross-entropy; s is the vector of all features."""
+    """The mean of E networks of (s, a), each fitted to (s' - s - mu) / sigma by squared error and to whether
+    the episode goes on by cross-entropy; s is the vector of all features."""
 
     hidden: tuple[int, ...] = static((200, 200), "widths of the model's hidden layers", low=1)
     activation: str = static("swish", "activation of the model's hidden layers", choices=tuple(ACTIVATIONS))
@@ -47,10 +47,11 @@ class Dynamics:
         out = self.networks(s.shape[-1]).apply(params, s, actions)
         return out[..., :-1], out[..., -1]
 
-    def loss(self, params, s, actions, change, masks):
+    def loss(self, params, s, actions, change, goes_on):
         predicted, logits = self.predict(params, s, actions)
         error = ((predicted - change) ** 2).mean(-1)
-        unsure = optax.sigmoid_binary_cross_entropy(logits, jnp.broadcast_to(masks, logits.shape))
+        goes_on = jnp.broadcast_to(goes_on, logits.shape).astype(logits.dtype)
+        unsure = optax.sigmoid_binary_cross_entropy(logits, goes_on)
         return (error + unsure).mean(-1).sum(), {"error": error.mean(), "mask_error": unsure.mean()}
 
     def update(self, state: DynamicsState, batch: Batch) -> tuple[DynamicsState, Metrics]:
@@ -58,7 +59,7 @@ class Dynamics:
         known = state.change.add(following - s)
         change = (following - s - known.mean) / jnp.sqrt(known.variance + 1e-8)
         learned, metrics = descend(
-            state.net, adam(self.learning_rate), self.loss, s, batch["actions"], change, batch["masks"]
+            state.net, adam(self.learning_rate), self.loss, s, batch["actions"], change, batch["masks"] > 0
         )
         return dataclasses.replace(state, net=learned, change=known), metrics
 

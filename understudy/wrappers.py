@@ -188,6 +188,14 @@ class History(Wrapper):
         return actions, {"past": jax.tree.map(lambda x: x[:, 1:], frames), "begun": begun, "inner": inner}
 
 
+def anew(carry: Any, rows) -> Any:
+    """What acting remembers, but that a new chunk begins in those `rows` [B]."""
+    if not isinstance(carry, dict):
+        return carry
+    spent = {"left": jnp.where(rows, 0, carry["left"])} if "left" in carry else {}
+    return {k: anew(v, rows) for k, v in carry.items()} | spent
+
+
 def core_of(algorithm: Any) -> Any:
     """The algorithm without its wrappers."""
     return core_of(algorithm.algorithm) if isinstance(algorithm, Wrapper) else algorithm

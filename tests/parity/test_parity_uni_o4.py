@@ -34,7 +34,7 @@ def state():
     critic = with_weights(start.critic, False)
     critic = dataclasses.replace(critic, target=critic.q.params)  # theirs has no use for target networks here
     clones = Net(params=NEW, opt=start.clones.opt)
-    return dataclasses.replace(start, critic=critic, clones=clones, accepted=ACCEPTED, step=jnp.int32(1))
+    return dataclasses.replace(start, critic=critic, clones=clones, accepted=ACCEPTED, updates=jnp.int32(1))
 
 
 def test_improvement(replay, state):  # noqa: F811

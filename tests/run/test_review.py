@@ -13,6 +13,8 @@ import understudy
 from understudy import cli
 from understudy.algorithm import ActorCritic
 from understudy.algorithms.bc import NoCritic
+from understudy.algorithms.jsrl import JumpStart
+from understudy.algorithms.ppo import ppo
 from understudy.core import pytree
 from understudy.errors import CheckpointError, DivergenceError, SettingsError
 from understudy.extractions import Imitate
@@ -234,11 +236,30 @@ def test_an_on_policy_algorithm_that_learns_offline_goes_live_in_the_same_run(pe
            "steps_per_rollout": 16, "epochs": 1, "minibatches": 2}  # fmt: skip
     run = small(pendulum, tmp_path / "run", "uni_o4", settings=few, online=40, checkpoint_every=0)
     after = arrays_of(run)
-    assert after["['state'].step"] == 20 + 2 * (40 // 16) and after["['state'].rollout.filled"] == 40
+    assert after["['state'].updates"] == 20 + 2 * (40 // 16) and after["['state'].rollout.filled"] == 40
     assert (after["['state'].best"] > -1e30).all(), "clones were judged"
     accepted, acts = (after[f"['state'].{of}['network']['params']['Dense_0']['bias']"][0]
                       for of in ("accepted", "actor.params"))  # fmt: skip
     assert not any(np.array_equal(x, acts) for x in accepted), "what acts has learned from what it played"
+
+
+def test_clones_begin_as_the_policy_that_was_trained(pendulum, tmp_path):
+    """Whose stages are those of what is left: 18 updates of the first, 2 of the second."""
+    few = {"policy.hidden": (8, 8), "hidden": (8, 8), "model.hidden": (8,), "clones": 2, "horizon": 1, "rollouts": 4}
+    run = small(pendulum, tmp_path / "run", "bc", settings={"policy": "gaussian", "policy.hidden": (8, 8)})
+    actor = {k: v for k, v in arrays_of(run).items() if ".actor.params" in k}
+    run = understudy.resume(run, algorithm="uni_o4", settings=few | {"learning_rate": 0.0}, offline=40)
+    after = arrays_of(run)
+    assert actor and all(np.array_equal(v, after[k]) for k, v in actor.items())
+    for of in (".clones.params", ".accepted"):
+        assert all((after[k.replace(".actor.params", of)] == v[:, None]).all() for k, v in actor.items())
+    assert after["['state'].begun"] == after["['state'].updates"] == 20 and (after["['state'].best"] > -1e30).all()
+
+
+def test_a_wrapper_that_hides_what_is_played_from_an_on_policy_algorithm_is_refused(pendulum, tmp_path):
+    with pytest.raises(SettingsError, match="PPO learns from the steps that it has played, which JumpStart does not"):
+        small(pendulum, tmp_path / "run", JumpStart(algorithm=ppo(1)), offline=0, online=40, settings=None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_algorithm_goes_on_with_the_policy_that_was_trained(pendulum, tmp_path, capsys):

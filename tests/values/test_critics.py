@@ -268,6 +268,18 @@ def test_soft_td_counts_the_entropy(known, batch, fixed_policy):
     assert plain.needs == ()
 
 
+def test_soft_td_backs_up_what_an_extraction_without_entropy_chooses(known, batch, fixed_policy):
+    """Q of either action is its first entry; the policy's sample is 0, the extraction's choice 0.5."""
+    critic, policy = SoftTD(hidden=(), discount=0.9), fixed_policy(action=0.0, log_prob=-2.0)
+    state = critic.init(KEY, batch)
+    chosen = lambda observations, key: jnp.full((len(observations), 2), 0.5)
+    q = critic.next_q(state, batch["next_observations"], chosen(batch["next_observations"], KEY), KEY)
+    actor = Actor(policy, (), chosen)
+    close(critic.target(state, batch, actor, KEY), batch["rewards"] + 0.9 * batch["masks"] * q)
+    soft = critic.target(state, batch, dataclasses.replace(actor, temperature=0.0), KEY)
+    assert not np.allclose(soft, critic.target(state, batch, actor, KEY))
+
+
 # --- ReBRAC -------------------------------------------------------------------------------------------------------
 def test_rebrac_pays_for_leaving_the_recorded_next_action_where_there_is_one(known, batch, fixed_policy):
     critic = ReBRACCritic(hidden=(4,), discount=0.9, penalty=2.0, target_noise=0.0)

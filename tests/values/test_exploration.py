@@ -15,7 +15,7 @@ from understudy.algorithms.ooo import Bonus
 from understudy.core import pytree, static
 from understudy.moments import Moments
 from understudy.run.programs import ACT, Player, seed_keys
-from understudy.wrappers import Wrapper, core_of, shaped
+from understudy.wrappers import Chunked, Wrapper, core_of, shaped
 
 KEY = jax.random.key(0)
 
@@ -142,6 +142,24 @@ def test_random_roll_ins_differ_by_episode_and_hold_within_one():
     steps = np.sum(guided, 0)
     assert (np.diff(np.array(guided).astype(int), axis=0) <= 0).all(), "the guide only ever plays the beginning"
     assert set(steps) == set(range(10)), "0 to 9 steps, each for some lane"
+
+
+def test_the_learner_plans_anew_where_it_takes_over():
+    """Chunks of 3 that write when they were planned: the guide plays 4 steps, then the learner plans at step 4."""
+
+    @pytree
+    class Planner(Stub):
+        def act(self, state, observations, key, carry=(), *, greedy=False):
+            return jnp.repeat(observations[:, :1] + 100 * state["count"], 3, 1), carry
+
+    algorithm = JumpStart(algorithm=Chunked(algorithm=Planner(), chunk=3), horizon=4, stages=1, lanes=1, follow=0.0)
+    batch = batch_at(0.0)
+    state = algorithm.init(KEY, batch | {"actions": jnp.zeros((32, 3, 1))})
+    state, carry, played = dataclasses.replace(state, inner={"count": jnp.float32(1)}), (), []
+    for step in range(9):
+        actions, carry = algorithm.act(state, jnp.full((1, 2), float(step)), KEY, carry)
+        played.append(float(actions[0, 0]))
+    assert played == [0, 0, 0, 3, 104, 104, 104, 107, 107]
 
 
 def test_chunks_and_histories_go_inside_other_wrappers():

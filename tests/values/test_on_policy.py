@@ -257,5 +257,7 @@ def test_what_ppo_cannot_use_is_refused():
     for policy in (Gaussian(action_size=1), Diffusion(action_size=1, clip="noisy")):
         with pytest.raises(SettingsError, match="DPPO needs a policy whose denoising steps are Gaussian"):
             DPPO(policy=policy).init(jax.random.key(0), batch)
+    with pytest.raises(SettingsError, match="its noise; policy.sampler is 'ddim', give ddpm"):
+        DPPO(policy=Diffusion(action_size=1, sampler="ddim")).init(jax.random.key(0), batch)
     with pytest.raises(SettingsError, match="fine_tuned is 6; give at most the 5 steps"):
         DPPO(policy=Diffusion(action_size=1), fine_tuned=6).init(jax.random.key(0), batch)

@@ -60,6 +60,13 @@ def test_critic_loss_is_smooth_and_pessimistic(linear, batch):
     close(bias(grad) - bias(plain(params)), [[2 * 3 * 3 / math.sqrt(2) * 4 / 8]] * 2)
 
 
+def test_dropout_is_no_change_of_the_values(batch):
+    critic = RO2OCritic(hidden=(16,), ensemble=2, samples=2, dropout=0.5)
+    params, near = critic.init(KEY, batch).q.params, jnp.tile(batch["observations"], (2, 1))
+    _, metrics = critic.loss(params, jnp.zeros(2), near, near, jnp.zeros((4, 2)), jnp.float32(1.0), batch, KEY)
+    close(metrics["smoothness"], 0.0)
+
+
 def test_the_penalty_falls_to_its_least(batch, fixed_policy):
     critic = RO2OCritic(hidden=(4,), ensemble=3, samples=2, penalty=1.0, penalty_min=0.4, penalty_decay=0.1)
     state, policy = critic.init(KEY, batch), fixed_policy(0.5, -2.0)

@@ -44,10 +44,11 @@ def test_the_value_in_a_model_is_the_mean_over_steps_of_running_episodes():
 
 
 def test_a_model_learns_where_steps_lead_and_where_episodes_end():
-    """s' = s + (0.1 a, 10 a) ends where a > 0.5; the second dimension is a hundred times the first."""
+    """s' = s + (0.1 a, 10 a) ends where a > 0.5; the second dimension is a hundred times the first. The masks are those
+    of several steps: what is not 0 goes on."""
     model, rng = Dynamics(hidden=(32,), ensemble=2, learning_rate=3e-3), np.random.default_rng(0)
     s, a = rng.normal(size=(512, 2)).astype(np.float32), rng.uniform(-1, 1, (512, 1)).astype(np.float32)
-    batch = {"observations": s, "actions": a, "next_observations": s + a * [0.1, 10], "masks": (a[:, 0] <= 0.5) * 1.0}
+    batch = {"observations": s, "actions": a, "next_observations": s + a * [0.1, 10], "masks": (a[:, 0] <= 0.5) * 0.6}
     batch = {k: jnp.asarray(v, jnp.float32) for k, v in batch.items()}
     state = jax.lax.fori_loop(0, 600, lambda i, x: model.update(x, batch)[0], model.init(KEY, batch))
     following, goes_on = model.step(state, jnp.array([[0.3, -1.0], [1.0, 0.0]]), jnp.array([[0.2], [0.8]]))
@@ -75,7 +76,9 @@ init = jax.jit(lambda algorithm, batch: algorithm.init(KEY, batch))
 
 @jax.jit
 def learn(algorithm, state, batch, n):
-    return jax.lax.fori_loop(0, n, lambda i, x: algorithm.update(x, batch, jax.random.fold_in(KEY, x.step))[0], state)
+    return jax.lax.fori_loop(
+        0, n, lambda i, x: algorithm.update(x, batch, jax.random.fold_in(KEY, x.updates))[0], state
+    )
 
 
 same = lambda x, y: all(jax.tree.leaves(jax.tree.map(np.array_equal, x, y)))
@@ -100,6 +103,25 @@ def test_its_stages_come_in_their_order():
     live = learn(algorithm, live, batch, 2)
     parts = lambda state: (state.clones, state.accepted, state.critic, state.model, state.trial)
     assert same(parts(live), parts(improved)) and not same(live.actor.params, improved.actor.params)
+
+
+def test_an_offline_phase_that_is_extended_forgets_what_clones_were_worth_in_the_old_model():
+    algorithm, batch = dataclasses.replace(SMALL, offline_steps=4.0, improvement=0.5), bandit()
+    state = dataclasses.replace(learn(algorithm, init(algorithm, batch), batch, 4), best=jnp.full(2, 1e6))
+    longer = dataclasses.replace(algorithm, offline_steps=8.0, improvement=0.25)
+    fitted = learn(longer, state, batch, 2)
+    assert same(fitted.best, state.best) and not same(fitted.clones.params, state.clones.params)
+    improved = learn(longer, fitted, batch, 2)  # a window
+    assert same(improved.accepted, fitted.clones.params) and (improved.best < 1e3).all()
+
+
+def test_what_begins_late_has_its_stages_in_what_is_left():
+    algorithm, batch = dataclasses.replace(SMALL, offline_steps=10.0, improvement=0.5), bandit()
+    late = dataclasses.replace(init(algorithm, batch), begun=jnp.int32(6))
+    fitted = learn(algorithm, late, batch, 2)
+    assert not same(fitted.model, late.model) and same(fitted.accepted, late.accepted)
+    improved = learn(algorithm, fitted, batch, 2)
+    assert same(improved.model, fitted.model) and not same(improved.accepted, late.accepted)
 
 
 first = lambda params: jax.tree.map(lambda x: x[0], params)

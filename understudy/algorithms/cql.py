@@ -85,7 +85,7 @@ class CQLCritic(BootstrapCritic):
             actions, log_probs = self.draw(actor, batch, "next_observations", key_actions)  # [n, B, A], [n, B]
             q = self.next_q(state, spread(batch["next_observations"], len(actions)), actions, key_subset)
             value = q.max(0)
-            if self.entropy:
+            if self.entropy and actor.temperature is not None:
                 value -= actor.temperature * jnp.take_along_axis(log_probs, q.argmax(0)[None], 0)[0]
         else:
             value = soft_next_value(self, state, batch, actor, key, self.entropy)

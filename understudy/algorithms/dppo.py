@@ -67,6 +67,10 @@ class DPPO(OnPolicy):
             raise SettingsError(
                 "DPPO needs a policy whose denoising steps are Gaussian: --policy diffusion, its policy.clip not noisy."
             )
+        if self.policy.sampler != "ddpm":
+            raise SettingsError(
+                f"DPPO plays each denoising step with its noise; policy.sampler is {self.policy.sampler!r}, give ddpm."
+            )
         if self.tuned > len(self.policy.visits):
             raise SettingsError(
                 f"fine_tuned is {self.fine_tuned}; give at most the {len(self.policy.visits)} steps in which "

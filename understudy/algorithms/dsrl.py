@@ -8,9 +8,11 @@ by choosing its noise, z = b w with w ~ pi(.|s) in [-1, 1]. Noise-aliased form (
     Q^W_i <- descend  E (Q^W_i(s, z) - Q^A_i(s, f(s, z)))^2,  z ~ N(0, I)                      on noise: distilled
     psi   <- descend  E [alpha log pi(w|s) - min_j Q^W_j(s, z)]  no gradient goes through f
 The policy's loss is improvement (SAC's) + imitation (the base's): offline the weight of the first is 0, online that of
-the second, and the parameters of the base take no step at all. The authors' runs: utd 20, one distillation for two such
-updates, b 1.5, tanh networks of 3 layers with layer norm, target entropy 0.
-Deviations: Q^W takes z, theirs w. DSRL-SAC, the other form, needs the noise of each recorded action, which data lack.
+the second, and the parameters of the base take no step at all; offline the critics rest. The authors' runs: utd 20, one
+distillation for two such updates, b 1.5, tanh networks of 3 layers with layer norm, target entropy 0.
+Deviations: Q^W takes z, theirs w; half of each batch are the data by default, where theirs have none and begin with
+steps of the base (--switch drop+warmup:N). DSRL-SAC, the other form, needs the noise of each recorded action, which
+data lack.
 """
 
 from __future__ import annotations

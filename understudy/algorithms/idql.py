@@ -9,7 +9,8 @@ live, or one drawn with probability in proportion to w(s, a) = |tau - 1(Q(s, a) 
 expectile is the policy's value (algorithm 3; live only, extraction.live = expectile).
 Defaults are the authors' for locomotion: expectile .7 (antmaze .9), N = 64 (fine-tuning 128), an LN-ResNet of three
 blocks with dropout .1, T = 5 vp steps, the noisy action clipped after each. Deviations: Adam without weight decay, no
-layer norm at the value network's input, the critic steps before the policy.
+layer norm at the value network's input, the critic steps before the policy, time has 128 features, not 256; live, the
+policy imitates on, where the authors' is frozen.
 """
 
 from __future__ import annotations

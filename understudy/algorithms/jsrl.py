@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from understudy.algorithm import Algorithm
 from understudy.algorithms.iql import iql
 from understudy.core import Batch, batch_size, leaf, pytree, scratch, static, through
-from understudy.wrappers import Wrapper
+from understudy.wrappers import Wrapper, anew
 
 
 @pytree
@@ -86,6 +86,8 @@ class JumpStart(Wrapper):
         lanes, (key_guide, key_roll) = batch_size(observations), jax.random.split(key)
         inner, guiding = ((), ()) if carry == () else (carry["inner"], carry["guide"])
         step = jnp.zeros(lanes, jnp.int32) if carry == () else carry["step"]
+        if "steps" in carry and not greedy:  # while the guide plays, no chunk of the learner's is begun
+            inner = anew(inner, step <= carry["steps"])
         actions, inner = self.algorithm.act(state.inner, observations, key, inner, greedy=greedy)
         guided, guiding = self.algorithm.act(state.guide, observations, key_guide, guiding)
         if self.variant == "random":

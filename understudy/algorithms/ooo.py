@@ -11,9 +11,10 @@ Learning to Mitigate Exploration Bias", arXiv:2310.08558. Around any algorithm; 
    share of each batch from the steps of highest reward. That policy is evaluated and deployed.
 2 and 3 are the phases `online` and `retrain` of the run; c is `bonus`, a setting of the online phase and 0 in others;
 the share is `successes` of the switch.
-Deviations: b is that of g before its step and of moments with this batch; in the authors' code that of g after its step
-and of moments without the batch, which are those of s; and sigma_b there is that of bonuses already divided by it. For
-Kitchen the authors' successes are all steps of the trajectories that reach that reward.
+Deviations: g learns in every phase, and offline c is 0, where their IQL has its bonus there too; retraining neither
+clips targets nor lets a rate fall. b is that of g before its step and of moments with this batch; in the authors' code
+that of g after its step and of moments without the batch, which are those of s; and sigma_b there is that of bonuses
+already divided by it. For Kitchen the authors' successes are all steps of the trajectories that reach that reward.
 """
 
 from __future__ import annotations

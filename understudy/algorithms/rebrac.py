@@ -1,4 +1,5 @@
-"""ReBRAC. Tarasov et al. 2023, "Revisiting the Minimalist Approach to Offline RL", arXiv:2305.09836.
+"""ReBRAC. Tarasov et al. 2023, "Revisiting the Minimalist Approach to Offline Reinforcement Learning",
+arXiv:2305.09836.
 
 TD3+BC with imitation in the backup as well, deeper networks and layer norm, each update:
     a'    = clip(pibar(s') + clip(eps, -c, c), -1, 1),  eps ~ N(0, sigma)
@@ -8,7 +9,8 @@ TD3+BC with imitation in the backup as well, deeper networks and layer norm, eac
                         the targets Qbar, pibar follow.
 a'_data is the action recorded at s'; where a recording ends before it, the penalty is dropped. beta_1 is
 extraction.alpha (with normalise, the default; extraction.normalise = False gives the raw coefficient), beta_2 is
-critic.penalty. Squared distances are summed over action dimensions, as in the authors' code.
+critic.penalty. Squared distances are summed over action dimensions, as in the authors' code. Deviation: none from the
+paper; their present code also bounds y below by the recorded return.
 """
 
 from __future__ import annotations

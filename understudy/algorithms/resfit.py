@@ -11,9 +11,10 @@ The authors' runs: utd 4, n 3 or 5, gamma .99 or .995, scale .1 or .2, sigma .05
 1e-4 and, for pi, 1e-6.
 The policy's loss is -E Q + alpha imitation: offline the scale is 0, so that pi rests, online alpha is, so that the
 parameters of the base take no step at all.
-Deviations: a_b is drawn again in each update, where their replay keeps it (their base is deterministic); noise is added
-to the clipped action; no weight decay and no clipping of gradients; their critics share a first layer for images, and
-their code squares the mean of the critics' absolute errors.
+Deviations: the critic learns offline too; the warm-up's noise is that of later steps (theirs uniform in +-.2), and no
+10,000 updates of the critic alone come after it. a_b is drawn again in each update, where their replay keeps it (their
+base is deterministic); noise is added to the clipped action; no weight decay and no clipping of gradients; their
+critics share a first layer for images, and their code squares the mean of the critics' absolute errors.
 """
 
 from __future__ import annotations

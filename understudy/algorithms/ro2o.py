@@ -6,13 +6,14 @@ s_1 .. s_n drawn within eps of s, each coordinate uniform, each update:
     y       = r + gamma m (min_j Qbar_j(s', a') - alpha log pi(a'|s'))
     theta_i <- descend  E (Q_i(s, a) - y)^2
                         + eta_1 E max_k mean_i |1(d > 0) - tau| d^2,  d = Q_i(s_k, a) - Q_i(s, a)     smooth values
-                        + eta_2 E (Q_i(s_k, a_k) - y_i)^2,  a_k ~ pi(.|s_k),                     outside the data
+                        + eta_2 E mean_i (Q_i(s_k, a_k) - y_i)^2,  a_k ~ pi(.|s_k),              outside the data
                           y_i = Q_i(s_k, a_k) - beta std_j Q_j(s_k, a_k), a constant
     phi     <- descend  E [alpha log pi(a|s) - min_j Q_j(s, a)]
                         + eta_3 E max_k J(pi(.|s), pi(.|s_k)),  J = KL + KL reversed             a smooth policy
 beta falls linearly from penalty to penalty_min. AntMaze climbs mean - c std of Q (LCB) and adds imitation there.
-Deviations: critic before policy, where the authors step temperature, policy, critic. In their code all rows of a batch
-share the same n perturbations, and its online script for locomotion keeps neither the three terms nor the entropy.
+Deviations: critic before policy, where the authors step temperature, policy, critic. Perturbations are in the units of
+the observations; offline the authors' are in deviations of the data. In their code all rows of a batch share the same n
+perturbations, and its online script for locomotion keeps neither the three terms nor the entropy.
 """
 
 from __future__ import annotations
@@ -62,8 +63,9 @@ class RO2OCritic(BootstrapCritic):
     def loss(self, params, targets, near, far, far_actions, penalty, batch: Batch, key=None):
         predictions = self.predict(params, batch["observations"], batch["actions"], key)
         q = self.values(predictions)  # [E, B]
-        moved = self.qs(params, near, jnp.tile(batch["actions"], (self.samples, 1)))  # [E, n B]
-        changes = moved.reshape(len(q), self.samples, -1) - q[:, None]
+        moved = self.qs(params, near, jnp.tile(batch["actions"], (self.samples, 1)))  # [E, n B], without dropout
+        still = self.qs(params, batch["observations"], batch["actions"]) if self.dropout else q
+        changes = moved.reshape(len(q), self.samples, -1) - still[:, None]
         smoothness = expectile_loss(changes, self.expectile).mean(0).max(0).mean()
         outside = self.qs(params, far, far_actions)
         pessimistic = jax.lax.stop_gradient(outside - penalty * outside.std(0, ddof=1))

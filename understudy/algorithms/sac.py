@@ -22,10 +22,10 @@ from understudy.policies.tanh_gaussian import TanhGaussian
 
 
 def soft_next_value(critic: BootstrapCritic, state: QState, batch: Batch, actor, key, entropy: bool) -> jax.Array:
-    """min_j Qbar_j(s', a') - alpha log pi(a'|s') with one a' ~ pi(.|s'): [B]; without the last term if not `entropy`,
-    and then the action is the extraction's choice."""
+    """min_j Qbar_j(s', a') - alpha log pi(a'|s') with one a' ~ pi(.|s'): [B]; without the last term if not `entropy`
+    or where the extraction seeks none, and then the action is the extraction's choice."""
     key_action, key_subset = jax.random.split(key)
-    if not entropy:
+    if not entropy or actor.temperature is None:
         actions = actor.choose_at(batch, "next_observations", key_action)
         return critic.next_q(state, batch["next_observations"], actions, key_subset)
     actions, log_probs = actor.policy.sample_and_log_prob(actor.params, batch["next_observations"], key_action)

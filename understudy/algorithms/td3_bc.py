@@ -7,7 +7,8 @@ TD3 (arXiv:1802.09477) with imitation added to the policy's loss, each update:
                         the targets Qbar, pibar follow.
 Here imitation carries the weight instead, summed over the A action dimensions where the paper averages them:
 extraction.alpha = 1 / (2.5 A) with lambda = 1 / mean |Q| is the paper's alpha = 2.5.
-Deviations: the policy climbs the reduction `aggregate` (TD3: the first network); observations are not normalised.
+Deviations: in chunks of h actions the default is that of one, h times the paper's weight; the policy climbs the
+reduction `aggregate` (TD3: the first network); observations are not normalised.
 """
 
 from __future__ import annotations

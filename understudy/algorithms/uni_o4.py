@@ -16,9 +16,10 @@ in MuJoCo and 2 to 50 elsewhere; online 2048 steps, 5 to 30 epochs, rates of 2e-
 Deviations: all of 1 at once, Q as wide as V. max_j includes i, whose gradient flows: over the others alone, as in their
 code, the term would only scale the gradient. J takes the updates of a window, a step of f in each, and is that of the
 policy at the window's beginning, which is what may be accepted; they stop and play. f is the mean of deterministic
-networks that also tell an episode's end; theirs draws from Gaussians and knows each rule. They choose among the n
-by live episodes as well. Observations are not normalised, gradients not clipped. With several seeds in one program each
-update computes all three stages.
+networks that also tell an episode's end; theirs draws from Gaussians and knows each rule. They choose among the n by
+live episodes as well. Where it goes on from another algorithm's policy, every clone begins as a copy of that.
+Observations are not normalised, gradients not clipped. With several seeds in one program each update computes all three
+stages.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from understudy.algorithms.uni_o4_offline import Offline, UniO4State
+from understudy.algorithms.uni_o4_offline import NONE, Offline, UniO4State
 from understudy.core import TRANSITION, Batch, adam, net, pytree
 from understudy.dynamics import Trial
 from understudy.networks import features
@@ -59,8 +60,8 @@ class UniO4(Offline):
         start = jnp.zeros((self.clones, self.rollouts, s.shape[-1]))
         return UniO4State(
             **vars(state), critic=self.critic.init(key_critic, batch), clones=net(clones, adam(self.learning_rate)),
-            model=self.model.init(key_model, batch), accepted=copy(clones), best=jnp.full(self.clones, -1e30),
-            trial=Trial.begin(copy(clones), start), step=jnp.int32(0),
+            model=self.model.init(key_model, batch), accepted=copy(clones), best=jnp.full(self.clones, NONE),
+            trial=Trial.begin(copy(clones), start), updates=jnp.int32(0), begun=jnp.int32(0),
         )  # fmt: skip
 
     def policy_loss(self, params, old, batch: Batch, key):
@@ -75,9 +76,9 @@ class UniO4(Offline):
             return state, {k: jnp.float32(metrics.get(k, 0)) for k in METRICS}
 
         learns = [functools.partial(alike, learn) for learn in (self.fit, self.improve, super().update)]
-        stage = jnp.where(state.rollout.filled > 0, 2, state.step >= self.fitted)
+        stage = jnp.where(state.rollout.filled > 0, 2, state.updates >= self.stages(state)[0])
         state, metrics = jax.lax.switch(stage, learns, state, batch, key)
-        return dataclasses.replace(state, step=state.step + 1), metrics
+        return dataclasses.replace(state, updates=state.updates + 1), metrics
 
 
 def uni_o4(action_size: int) -> UniO4:

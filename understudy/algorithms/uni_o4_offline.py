@@ -16,10 +16,13 @@ from understudy.dynamics import Dynamics, DynamicsState, Trial, choose
 from understudy.networks import features
 from understudy.on_policy import OnPolicy, OnPolicyState
 
+NONE = -1e30  # the value of what has not been valued
+
 
 @pytree
 class UniO4State(OnPolicyState):
-    """`actor` acts; `clones` and what is `accepted` of them are stacked [n, ...], `best` [n] is its value."""
+    """`actor` acts; `clones` and what is `accepted` of them are stacked [n, ...], `best` [n] is its value; `updates`
+    are its own, after `begun` of another algorithm."""
 
     critic: IQLState = scratch()
     clones: Net = scratch()
@@ -27,7 +30,8 @@ class UniO4State(OnPolicyState):
     accepted: Params = scratch()
     best: jax.Array = scratch()
     trial: Trial = scratch()
-    step: jax.Array = scratch()
+    updates: jax.Array = scratch()
+    begun: jax.Array = scratch()
 
 
 @pytree
@@ -55,10 +59,11 @@ class Offline(OnPolicy):
                          activation=self.activation, layer_norm=self.layer_norm,
                          learning_rate=self.value_learning_rate)  # fmt: skip
 
-    @property
-    def fitted(self):
-        """Updates of the first stage."""
-        return jnp.where(self.offline_steps < 0, jnp.inf, jnp.ceil((1 - self.improvement) * self.offline_steps))
+    def stages(self, state: UniO4State):
+        """Updates of the first stage and of the second."""
+        length = jnp.maximum(self.offline_steps - state.begun, 0)
+        fits = jnp.where(self.offline_steps < 0, jnp.inf, jnp.ceil((1 - self.improvement) * length))
+        return fits, jnp.maximum(length - fits, 1)
 
     def acting(self, state: UniO4State, params, which) -> UniO4State:
         """With one of the policies [n, ...], and the offline V, in the place of what acts and learns online."""
@@ -78,7 +83,7 @@ class Offline(OnPolicy):
         clones, actor = descend(state.clones, adam(self.learning_rate), self.imitation_loss, batch)
         critic, values = self.critic.update(state.critic, batch, None, key)
         model, errors = self.model.update(state.model, batch)
-        critic = self.critic.follow(critic, state.step)
+        critic = self.critic.follow(critic, state.updates)
         state = dataclasses.replace(state, clones=clones, critic=critic, model=model)
         metrics = prefix("actor", actor) | prefix("critic", values | {"v": values["v/v"]}) | prefix("model", errors)
         return self.acting(state, clones.params, 0), metrics
@@ -98,10 +103,12 @@ class Offline(OnPolicy):
 
     def improve(self, state: UniO4State, batch: Batch, key) -> tuple[UniO4State, dict]:
         key_trial, key_actions, key_loss = jax.random.split(key, 3)
-        s, done = batch["observations"], state.step - self.fitted
-        left = jnp.clip(1 - done / jnp.maximum(self.offline_steps - self.fitted, 1), 0, 1)
+        fits, length = self.stages(state)
+        s, done = batch["observations"], state.updates - fits
+        left = jnp.clip(1 - done / length, 0, 1)
         clones = choose(done == 0, net(state.clones.params, adam(self.learning_rate)), state.clones)
         accepted = choose(done == 0, clones.params, state.accepted)
+        best = jnp.where(done == 0, NONE, state.best)
 
         at = done % self.horizon  # in the window
         rows = jax.random.randint(key_trial, (self.clones, self.rollouts), 0, len(batch["actions"]))
@@ -109,8 +116,8 @@ class Offline(OnPolicy):
         policy, q = self.policy, lambda s, a: self.critic.q(state.critic, s, a)
         act = policy.mode if hasattr(policy, "mode") else lambda params, s: policy.sample(params, s, key_trial)
         trial = trial.play(act, q, lambda s, a: self.model.step(state.model, s, a))
-        better = (at == self.horizon - 1) & (trial.value > state.best)
-        accepted, best = choose(better, trial.candidates, accepted), jnp.where(better, trial.value, state.best)
+        better = (at == self.horizon - 1) & (trial.value > best)
+        accepted, best = choose(better, trial.candidates, accepted), jnp.where(better, trial.value, best)
 
         keys = jax.random.split(key_actions, self.clones)
         actions = jax.vmap(lambda p, k: policy.sample(p, s, k))(accepted, keys)

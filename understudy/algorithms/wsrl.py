@@ -12,7 +12,7 @@ Algorithm 1, warm-start RL: nothing of the offline data is kept after the switch
 Networks and optimisers go on as they are. What the paper adds belongs to the run (`registry.Entry.run`): the switch
 warmup:5000+drop, utd 4, batches of 256, and online a conservative weight of 0, which leaves the critic's loss above.
 Deviations: a' is the best of N samples of the policy before and after the switch, as in the authors' AntMaze runs; in
-their others it is a single sample online. The policy takes its step on the last batch of a live step, not on all G.
+their others it is a single sample online. The policy takes its step on one of the G batches of a live step, not on all.
 In the authors' code Z may hold one network twice, the offline gap too is that of a random pair, the networks share an
 output layer, and the temperature is a softplus, stepped by the entropy at s'.
 Settings of the authors' runs: AntMaze lagrange, gap_target 0.8, critic (256,) * 4; Adroit weight 1, policy (512, 512),

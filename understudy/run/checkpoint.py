@@ -49,6 +49,9 @@ FOLLOWS = (("['state'].target", "['state'].actor.params"), ("['state'].critic.ta
            ("['state'].base", "['state'].actor.params"), ("['state'].guide", "['state']"),
            ("['state'].slow", "['state']"))  # fmt: skip
 
+COPIED = (("['state'].clones.params", "['state'].actor.params"), ("['state'].accepted", "['state'].actor.params"))
+# as many of those as there are, where the other is carried over
+
 COUNTED = (".step", ".count", ".mean", ".variance")  # of a state: updates, and moments of what was seen
 
 
@@ -71,6 +74,11 @@ def carry_over(like, arrays: dict[str, np.ndarray]) -> tuple:
             source = followed + name.removeprefix(target)
             if name.startswith(target) and name not in kept and source in mine:
                 kept[name] = np.array(kept.get(source, mine[source]))
+    for target, copied in COPIED:
+        for name in mine:
+            source = copied + name.removeprefix(target)
+            if name.startswith(target) and name not in kept and source in kept:
+                kept[name] = np.broadcast_to(kept[source][:, None], np.shape(mine[name]))
     new = [jnp.asarray(kept[n], jnp.asarray(x).dtype) if n in kept else x for n, x in mine.items()]
     return structure.unflatten(new), carried
 

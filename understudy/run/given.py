@@ -121,6 +121,11 @@ def number_of(name: str, given, default: float):
 def check_fit(algo, p: Plan, data, done: int = 0) -> None:
     """Refuse phases that the algorithm cannot learn in, and chunks that the sampler cannot make; `done`: phases that
     are over, with whatever algorithm. Raises SettingsError or DataError."""
+    if hasattr(core_of(algo), "burst") and not hasattr(algo, "burst"):
+        raise SettingsError(
+            f"{type(core_of(algo)).__name__} learns from the steps that it has played, which {type(algo).__name__} "
+            f"does not pass on; put that around another algorithm."
+        )
     live_only = hasattr(algo, "burst") and not getattr(core_of(algo), "learns_offline", False)
     if live_only and (idle := [f"--{phase.name} 0" for phase in p.phases[done:] if not phase.acts]):
         raise SettingsError(f"{type(core_of(algo)).__name__} learns only from what it plays; give {' '.join(idle)}.")

@@ -240,14 +240,15 @@ def start_afresh(state, fresh, what: Iterable[str]):
 
 
 def at_update(state, updates):
-    """`state` with every schedule of a learning rate where it is after so many updates."""
+    """`state` of an algorithm that begins after so many updates of the run: schedules of rates are as far as they."""
     import jax
     import jax.numpy as jnp
     import optax
 
     scheduled = lambda x: isinstance(x, optax.ScaleByScheduleState)
     put = lambda x: x._replace(count=jnp.full_like(x.count, updates)) if scheduled(x) else x
-    return jax.tree.map(put, state, is_leaf=scheduled)
+    state = jax.tree.map(put, state, is_leaf=scheduled)
+    return dataclasses.replace(state, begun=jnp.full_like(state.begun, updates)) if hasattr(state, "begun") else state
 
 
 VALUED, AROUND = ("critic", "value"), ("inner", "slow")  # fields of states: what judges, and where it may be
