@@ -360,39 +360,43 @@ def keep_policy(
     algorithm: Algorithm, before: Algorithm, settings: Mapping[str, Any], action_size: int | None = None
 ) -> tuple[dict[str, Any], str]:
     """The overrides with which `algorithm` goes on with the policy of `before` when `settings` come on top, and ""; or
-    {} and the reason why that does not fit."""
+    {} and the reason why that does not fit. An algorithm that acts through a base takes it for that."""
     from understudy.wrappers import core_of
 
-    kept = _policy_of(before)
-    if not kept:
+    if not _policy_of(before):
         return {}, ""
-    if getattr(core_of(algorithm), "policy", None) is None:
+    policy = getattr(core_of(algorithm), "policy", None)
+    if policy is None:
         return {}, f"{type(core_of(algorithm)).__name__} has one of its own."
-    try:
-        found = overrides(algorithm, kept, action_size)
-        made = core_of(adjust(algorithm, overrides(algorithm, settings, action_size, before=found), action_size))
-        if hasattr(made, "check"):
-            made.check(dict.fromkeys(made.requires))  # what it asks of its policy, not of the data
-    except SettingsError as error:
-        return {}, str(error)
-    return found, ""
+    through = _has_base(policy) and not _has_base(core_of(before).policy)
+    why = []
+    for place in ("policy.base", "policy") if through else ("policy",):
+        try:
+            found = overrides(algorithm, _policy_of(before, place), action_size)
+            made = core_of(adjust(algorithm, overrides(algorithm, settings, action_size, before=found), action_size))
+            if hasattr(made, "check"):
+                made.check(dict.fromkeys(made.requires))  # what it asks of its policy, not of the data
+            return found, ""
+        except SettingsError as error:
+            why.append(str(error))
+    return {}, why[0]
 
 
-def _policy_of(algorithm: Algorithm) -> dict[str, Any]:
-    """Settings that give another algorithm this one's policy: its class and fields, its base's, chunk and history; {}
-    where it has none of a class that can be named."""
+def _policy_of(algorithm: Algorithm, place: str = "policy") -> dict[str, Any]:
+    """Settings that give another algorithm this one's policy in that place: its class and fields, its base's, chunk and
+    history; {} where it has none of a class that can be named."""
     from understudy import settings as fields
     from understudy.wrappers import core_of
 
     policy = getattr(core_of(algorithm), "policy", None)
     names = {entry.target: name for name, entry in entries("policy").items()}
     out = {word: value for word in WRAPPED if (value := getattr(algorithm, word, 0))}
-    parts = {"policy": policy} | ({"policy.base": policy.base} if _has_base(policy) else {})
+    parts = {place: policy} | ({f"{place}.base": policy.base} if _has_base(policy) else {})
     for key, part in parts.items():
         out[key] = names.get(f"{type(part).__module__}:{type(part).__qualname__}")
     if None in out.values():
         return {}
-    own = {f"policy.{name}": value for name, value in fields.as_dict(policy).items()}
+    own = {f"{place}.{name}": value for name, value in fields.as_dict(policy).items()}
     return out | {name: value for name, value in own.items() if not name.endswith("action_size")}
 
 

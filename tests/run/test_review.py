@@ -256,6 +256,32 @@ def test_clones_begin_as_the_policy_that_was_trained(pendulum, tmp_path):
     assert after["['state'].begun"] == after["['state'].updates"] == 20 and (after["['state'].best"] > -1e30).all()
 
 
+@pytest.mark.parametrize("algorithm", ["resfit", "dsrl", "parrot"])
+def test_a_clone_becomes_the_base_of_what_acts_through_one(pendulum, tmp_path, algorithm, capsys):
+    few = {"critic.hidden": (8, 8), "critic.ensemble": 2, "policy.hidden": (8, 8)}
+    clone = {"policy": "real_nvp" if algorithm == "parrot" else "flow", "policy.hidden": (16, 16), "chunk": 2}
+    run = small(pendulum, tmp_path / "run", "bc", settings=clone)
+    actor = {k: v for k, v in arrays_of(run).items() if ".actor.params" in k}
+    seen, before = np.zeros((3, 3), np.float32), run.policy
+    few |= {"critic.subset": 0} if algorithm == "resfit" else {}
+    run = understudy.resume(run, algorithm=algorithm, settings=few, online=8, switch="warmup:4")
+    assert "starts afresh" not in capsys.readouterr().err
+    after, made = arrays_of(run), run.manifest["settings"]
+    assert made["chunk"] == 2 and made["policy.base.hidden"] == [16, 16] and made["policy.hidden"] == [8, 8]
+    base = lambda k: k.replace(".actor.params", ".actor.params['base']")
+    assert actor and all(np.array_equal(v, after[base(k)]) for k, v in actor.items())
+    if algorithm == "resfit":  # whose correction, not yet learned, is nothing
+        run = understudy.resume(small(pendulum, tmp_path / "other", "bc", settings=clone).path, algorithm=algorithm,
+                                settings=few, online=4, utd=0, switch="warmup:0")  # fmt: skip
+        np.testing.assert_allclose(run.policy(seen), before(seen), atol=1e-6)
+
+
+def test_a_clone_without_what_the_algorithm_acts_through_is_refused(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", "bc", settings={"policy": "gaussian", "policy.hidden": (8, 8)})
+    with pytest.raises(SettingsError, match="dsrl cannot take over the run's policy: Latent acts .* Gaussian has none"):
+        understudy.resume(run, algorithm="dsrl", online=8)
+
+
 def test_a_wrapper_that_hides_what_is_played_from_an_on_policy_algorithm_is_refused(pendulum, tmp_path):
     with pytest.raises(SettingsError, match="PPO learns from the steps that it has played, which JumpStart does not"):
         small(pendulum, tmp_path / "run", JumpStart(algorithm=ppo(1)), offline=0, online=40, settings=None)

@@ -58,11 +58,14 @@ COUNTED = (".step", ".count", ".mean", ".variance")  # of a state: updates, and 
 def carry_over(like, arrays: dict[str, np.ndarray]) -> tuple:
     """Put those networks into `like` that it has under the same names and shapes, all arrays of a network or none, the
     number of updates, and no optimiser states: what another algorithm shares. What an algorithm learns around another
-    one has the name that it would have alone. Returns the tree and how many arrays were carried over."""
+    one has the name that it would have alone, and a policy may become the base of one that acts through it. Returns
+    the tree and how many arrays were carried over."""
     alone = lambda name: re.sub(r"^(\['state'\])(\.inner)+", r"\1", name)
+    through = lambda name: re.sub(r"^(\['state'\]\.(actor\.params|target))", r"\1['base']", name)
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [alone(jax.tree_util.keystr(path)) for path, _ in leaves]
     mine, arrays = dict(zip(names, (leaf for _, leaf in leaves))), {alone(k): v for k, v in arrays.items()}
+    arrays = {through(k) if k not in mine and through(k) in mine else k: v for k, v in arrays.items()}
     network = lambda name: name[: name.rfind("['params']")] if "['params']" in name else name
     fits = lambda name: name in arrays and name in mine and arrays[name].shape == np.shape(mine[name])
     broken = {network(n) for n in {*mine, *arrays} if not fits(n)}
