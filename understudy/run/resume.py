@@ -59,8 +59,8 @@ def resume(
       env: the environment of a run that was trained without one.
       utd, switch, offline_share, online_settings: of an online phase that is new, as for `train`; by default what
         `train` was given. A run that is or was live can still get the switch retrain[:N], with successes:S.
-      algorithm: another algorithm for the phases that are left; it goes on with the run's policy, and networks of the
-        same shape are carried over. Where the policy does not fit, `settings` has to name another, which starts afresh;
+      algorithm: another algorithm for the phases that are left; it goes on with the run's policy, or acts through it
+        where it acts through a base, and networks of the same shape are carried over. Where the policy does not fit, `settings` has to name another, which starts afresh;
         an algorithm without a choice of policy, and an object, bring their own.
       settings: changed settings, by dotted name, for the phases that are left; a change of structure starts what it
         touches afresh.
