@@ -60,8 +60,9 @@ def resume(
       utd, switch, offline_share, online_settings: of an online phase that is new, as for `train`; by default what
         `train` was given. A run that is or was live can still get the switch retrain[:N], with successes:S.
       algorithm: another algorithm for the phases that are left; it goes on with the run's policy, or acts through it
-        where it acts through a base, and networks of the same shape are carried over. Where the policy does not fit, `settings` has to name another, which starts afresh;
-        an algorithm without a choice of policy, and an object, bring their own.
+        where it acts through a base, and networks of the same shape are carried over. Where the policy does not fit,
+        `settings` has to name another, which starts afresh; an algorithm without a choice of policy, and an object,
+        bring their own.
       settings: changed settings, by dotted name, for the phases that are left; a change of structure starts what it
         touches afresh.
       eval_every, episodes: of the evaluations that are left, as for `train`.
