@@ -21,9 +21,9 @@ import pathlib
 from keep import HERE, keep, understudy
 
 ENV = "AdroitHandDoorSparse-v1"
-RUN = (f"--env {ENV} --reward-scale 0.0990099 --reward-bias -0.990099 --utd 1 --batch-size 128 "
-       "--eval-every 2500 --seeds 3 --act_average true")  # fmt: skip
-CLONE = "--chunk 8 --offline.learning_rate 1e-3 --offline"
+RUN = f"--env {ENV} --reward-scale 0.0990099 --reward-bias -0.990099 --utd 1 --seeds 3"
+CHUNKS = "--chunk 8 --batch-size 128 --offline.learning_rate 1e-3 --offline"
+CLONE = f"--eval-every 2500 --act_average true {CHUNKS}"
 GAUSSIAN = ("--policy gaussian --policy.deviation constant --policy.std 0.03 --policy.hidden 512 512 "
             "--policy.activation relu --policy.layer_norm before --offline-share 0.5 "
             "--critic.learning_rate 3e-4 --online.learning_rate")  # fmt: skip
@@ -31,7 +31,7 @@ VALUES = ("--critic.importance false --critic.hidden 256 256 --critic.layer_norm
           "--critic.subset 2 --critic.aggregate mean --critic.weight 1 --critic.samples 2 "
           "--act_average true")  # fmt: skip
 SLOPE = "--extraction td3_bc --extraction.alpha 0 --extraction.normalise false --extraction.exploration 0"
-CLONED = f"bc {CLONE} 3000 {GAUSSIAN} 1e-6 --critic cal_ql {VALUES} --eval-every 0"
+CLONED = f"bc {CHUNKS} 3000 {GAUSSIAN} 1e-6 --critic cal_ql {VALUES} --eval-every 0"
 METHODS = {  # the arguments of train, && those of resume
     "iql": f"iql {CLONE} 3000 {GAUSSIAN} 3e-4 --critic.layer_norm before --critic.expectile 0.9 --extraction.beta 1 "
            "--online 50000",
@@ -42,7 +42,7 @@ METHODS = {  # the arguments of train, && those of resume
               "--online.learning_rate 1e-6 --n-step 1 --warmup 5000 --online 45000",
     "rlpd": "rlpd --offline 0 --warmup 1000 --online 120000 --eval-every 10000 --batch-size 256 --n-step 3 "
             "--critic.ensemble 2 --critic.subset 0 --critic.entropy false --policy.hidden 256 256 "
-            "--critic.hidden 256 256 --act_average false",
+            "--critic.hidden 256 256",
     "cal_ql": f"{CLONED} && --algorithm cal_ql {VALUES} {SLOPE} --online.learning_rate 1e-6 --online 20000 "
               "--eval-every 2500",
     "wsrl": f"{CLONED} && --algorithm wsrl {VALUES} {SLOPE} --online.learning_rate 1e-6 --switch warmup:5000+drop "

@@ -37,7 +37,9 @@ def curve(folder: pathlib.Path) -> str:
     points: dict[tuple, list[float]] = {}
     for line in (folder / "episodes.jsonl").read_text().splitlines():
         e = json.loads(line)
-        place = ("live " if e["phase"] in ("warmup", "online") else "", e["env_steps"] or e["updates"])
+        live = e["phase"] in ("warmup", "online") or (e["phase"] == "start" and not e["updates"])
+        word = {"retrain": "retrained "}.get(e["phase"], "live " if live and e["env_steps"] else "")
+        place = (word, e["env_steps"] if live else e["updates"])
         points.setdefault(place, []).append(e["success"])
     if None in next(iter(points.values())):
         return "–"

@@ -214,7 +214,7 @@ def live(env: str, steps: int) -> dict | None:
 
 
 def start_up() -> dict:
-    """Seconds of `understudy --help`, median of 5, and as a multiple of an empty Python program."""
+    """Seconds of `understudy --help`, the least of 5, and as a multiple of an empty Python program."""
     time_of = lambda *args: min(_time(args) for _ in range(5))
     helped = time_of(sys.executable, "-m", "understudy", "--help")
     empty = time_of(sys.executable, "-c", "pass")

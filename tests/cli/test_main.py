@@ -26,7 +26,8 @@ RESULT = {
 
 class FakeRun:
     result = RESULT
-    manifest = {"env": "cube-single-play-singletask-v0"}
+    manifest = {"env": "cube-single-play-singletask-v0", "phases": [
+        {"name": "warmup", "env_steps": 5_000}, {"name": "online", "env_steps": 20_000}]}  # fmt: skip
     path = pathlib.Path("runs/x")
 
 
@@ -308,6 +309,9 @@ def test_evaluate_plays_and_prints(folder, capfd, monkeypatch):
     assert seen == {"episodes": 10, "seed": 4, "video": "a.mp4"}
     assert json.loads(out)["success"] == 0.84
     assert "0.84  95% interval 0.76 to 0.90" in err and "->" not in err and "a.mp4" in err
+    assert run("evaluate", folder, "--quiet") == 0
+    out, err = capfd.readouterr()
+    assert "0.84  95% interval 0.76 to 0.90" in out and err == ""
 
 
 # --- data

@@ -44,6 +44,23 @@ def test_what_the_ogbench_loader_makes_of_a_file_reads_the_same(rows, save):
         equal(data.load(save(load_dataset(str(path), compact_dataset=compact), f"again{compact}.npz")), expected)
 
 
+def test_rows_with_successors_that_are_not_the_next_rows_are_trajectories_of_their_own(rows, save):
+    from ogbench.utils import load_dataset
+
+    path = save({k: rows[k] for k in ("observations", "actions", "terminals")})
+    compact = load_dataset(str(path), compact_dataset=False)
+    order = np.arange(len(compact["actions"]))[::-1]  # as from a replay buffer
+    d = data.load(save({k: v[order] for k, v in compact.items()}, "shuffled.npz"))
+    t = d.transitions()
+    np.testing.assert_array_equal(t["observations"], compact["observations"][order])
+    np.testing.assert_array_equal(t["next_observations"], compact["next_observations"][order])
+    assert any("followed by another trajectory" in note for note in d.notes)
+    for width in (1, 3):
+        wrong = compact | {"next_observations": np.zeros((len(order), width), np.float32)}
+        with pytest.raises(DataError, match="observations are .* and next_observations .*; expected the same"):
+            data.load(save(wrong, f"wrong{width}.npz"))
+
+
 @pytest.mark.parametrize("name", ["cube-single-play-singletask-v0.npz", "pointmaze-medium-navigate-v0.npz"])
 def test_row_for_row_as_the_ogbench_loader(shared_data, name):
     from ogbench.utils import load_dataset

@@ -71,6 +71,8 @@ def test_the_mean_of_seeds_need_not_dip_where_one_does(tmp_path):
 def test_steps_count_from_the_switch_whatever_the_spacing():
     found = shape([100, 200, 400], [1.0, 0.0, 2.0])
     assert found["area"] == pytest.approx((0.5 * 100 + 1.0 * 200) / 300)
+    rounded = shape([0, 50], [0.24000000000000002, 0.24])
+    assert rounded["dip"] == 0.0 and rounded["recovered"] == 0
     assert shape([0], [3.0]) == {"offline": 3.0, "final": 3.0, "dip": 0.0, "dip_at": None, "recovered": 0, "area": 3.0}
 
 

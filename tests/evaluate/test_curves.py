@@ -37,6 +37,31 @@ def test_intervals_are_those_of_the_episodes(tmp_path):
     assert found["interval"][0] < 0.82 < found["interval"][1]
 
 
+def test_where_only_success_is_reported_the_rest_has_failed(tmp_path):
+    """As from an environment whose info has the key only in the step that succeeds."""
+    folder = fake_runs.offline_to_online(tmp_path / "told")
+    expected = curves.summary(folder)
+    for name in ("episodes.jsonl", "metrics.jsonl"):
+        rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for row in rows:
+            row |= {"success": row["success"] or None} if "success" in row else {}
+            if "episodes" in row:
+                row["episodes"]["success"] = [s or None for s in row["episodes"]["success"]]
+        (folder / name).write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert curves.summary(folder) == expected and statistics.successes_of([None, None]) is None
+
+
+def test_an_algorithm_that_learns_in_bursts_makes_other_numbers_of_updates_than_its_ratio_says(tmp_path):
+    phases = [{"name": "online", "updates": 0, "env_steps": 4096, "utd": 1.0},
+              {"name": "retrain", "updates": 1000, "env_steps": 0, "utd": 0.0, "restart": True}]  # fmt: skip
+    rows = [*fake_runs.evaluation("online", 320, 4096, (10,)), *fake_runs.evaluation("retrain", 820, 4096, (20,)),
+            *fake_runs.evaluation("retrain", 1320, 4096, (30,))]  # fmt: skip
+    found = curves.read(
+        fake_runs.write(tmp_path, manifest=fake_runs.manifest(seeds=[0], phases=phases), episodes=rows, metrics=[])
+    )
+    assert [(p.part, p.x) for p in found.points] == [(0, 4096), (1, 500), (1, 1000)] and found.finished
+
+
 def test_offline_only_the_switch_is_the_end(tmp_path):
     found = curves.summary(fake_runs.offline_only(tmp_path))
     assert found["success"] == found["offline_success"] == pytest.approx(0.46)

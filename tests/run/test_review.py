@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import gymnasium
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,13 +17,14 @@ from understudy.algorithms.bc import NoCritic
 from understudy.algorithms.jsrl import JumpStart
 from understudy.algorithms.ppo import ppo
 from understudy.core import pytree
-from understudy.errors import CheckpointError, DivergenceError, SettingsError
+from understudy.errors import CheckpointError, DivergenceError, EnvError, SettingsError
 from understudy.extractions import Imitate
 from understudy.policies.deterministic import Deterministic
 from understudy.run import checkpoint
 from understudy.run.collect import Collector
 from understudy.run.folder import RunFolder
 from understudy.run.loop import Loop
+from understudy.run.policy import load_policy
 
 
 def assert_same(one, other) -> None:
@@ -222,7 +224,7 @@ def test_a_resumed_run_is_evaluated_as_often_as_is_asked_for_now(pendulum, tmp_p
     run = small(pendulum, tmp_path / "run", evaluate=before)
     run = understudy.resume(run, online=40, eval_every=20, episodes=2)
     rows = [json.loads(line) for line in (run.path / "episodes.jsonl").read_text().splitlines()]
-    assert [r["env_steps"] for r in rows] == [0] * before + [20, 20, 40, 40]
+    assert [r["env_steps"] for r in rows] == ([0] if before else [0, 0]) + [20, 20, 40, 40]
     assert run.manifest["plan"]["episodes"] == 2 and run.manifest["resumes"][0]["changed"]["eval_every"] == 20
     with pytest.raises(SettingsError, match="episodes is 2.5; give a whole number"):
         understudy.resume(run, online=60, episodes=2.5)
@@ -281,6 +283,104 @@ def test_a_clone_without_what_the_algorithm_acts_through_is_refused(pendulum, tm
     run = small(pendulum, tmp_path / "run", "bc", settings={"policy": "gaussian", "policy.hidden": (8, 8)})
     with pytest.raises(SettingsError, match="dsrl cannot take over the run's policy: Latent acts .* Gaussian has none"):
         understudy.resume(run, algorithm="dsrl", online=8)
+
+
+def test_fewer_episodes_from_here_on_are_a_whole_evaluation(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", evaluate=True, episodes=2, online=20)
+    run = understudy.resume(run, online=40, episodes=1)
+    rows = [json.loads(line) for line in (run.path / "episodes.jsonl").read_text().splitlines()]
+    assert rows[-1]["env_steps"] == 40 and run.result["return"] == rows[-1]["return"] and run.result["episodes"] == 1
+    assert "incomplete" not in (run.path / "report.html").read_text()
+
+
+def test_a_recipes_warm_up_waits_for_a_live_phase(pendulum, tmp_path):
+    few = {"critic.hidden": (8, 8), "critic.ensemble": 2, "critic.subset": 0, "policy.hidden": (8, 8),
+           "policy.base.hidden": (8, 8)}  # fmt: skip
+    run = small(pendulum, tmp_path / "run", "resfit", settings=few)  # whose warm-up is of 10,000 steps
+    assert [p["name"] for p in run.manifest["phases"]] == ["offline"] and "warmup:10000" in run.manifest["switch"]
+    run = small(pendulum, tmp_path / "other", "resfit", settings=few, warmup=0)
+    run = understudy.resume(run, online=4)
+    assert [(p["name"], p["env_steps"]) for p in run.manifest["phases"]] == [("offline", 0), ("online", 4)]
+
+
+def test_a_deployed_policy_that_samples_draws_anew_in_each_call(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", "bc", settings={"policy": "flow", "policy.hidden": (8, 8)})
+    policy, seen = run.policy, np.zeros(3, np.float32)
+    drawn = [policy(seen) for _ in range(3)]
+    assert len({float(x[0]) for x in drawn}) == 3
+    other = understudy.load(run.path).policy
+    np.testing.assert_array_equal([other(seen) for _ in range(3)], drawn)
+    np.testing.assert_array_equal(policy(seen, key=5), policy(seen, key=5))
+    carry, acted, policy = None, [], load_policy(run.path)
+    for _ in range(3):
+        action, carry = policy.act(seen, carry)
+        acted.append(float(action[0]))
+    assert len(set(acted)) == 3
+
+
+def test_going_live_after_training_without_an_environment_measures_the_switch(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", env=None, evaluate=True)
+    run = understudy.resume(run, env="Pendulum-v1", online=20, episodes=1)
+    assert np.isfinite(run.result["offline_return"]) and run.result["switch"]["offline"] == run.result["offline_return"]
+
+
+def test_an_environment_without_a_time_limit_is_refused_before_anything_is_written(pendulum, tmp_path):
+    gymnasium.register("Endless-v0", "gymnasium.envs.classic_control.pendulum:PendulumEnv")
+    try:
+        with pytest.raises(EnvError, match="'Endless-v0' has no time limit, .* --no-eval"):
+            small(pendulum, tmp_path / "run", env="Endless-v0", evaluate=True)
+        assert not (tmp_path / "run").exists()
+        small(pendulum, tmp_path / "run", env="Endless-v0", online=4)
+    finally:
+        gymnasium.registry.pop("Endless-v0")
+
+
+def test_a_kill_before_the_manifest_is_written_forgets_nothing_that_was_asked_for(pendulum, tmp_path, monkeypatch):
+    run = small(pendulum, tmp_path / "run", env=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_manifest", lambda self, manifest: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            understudy.resume(run, env="Pendulum-v1", online=10, utd=2)
+    assert run.manifest["env"] is None
+    with pytest.raises(SettingsError, match="online phase already has its utd"):
+        understudy.resume(run.path, env="Pendulum-v1", online=10, utd=2)
+    run = understudy.resume(run.path)
+    assert run.manifest["env"] == "Pendulum-v1" and run.manifest["live"]["utd"] == 2
+    assert run.result["updates"] == 20 + 20 and run.result["env_steps"] == 10
+
+
+def test_an_algorithm_object_goes_on_as_it_was_given(pendulum, tmp_path):
+    """Not as it was settled for the phase that was last."""
+    algorithm = understudy.make("td3_bc", 1, settings=SMALL | {"extraction.alpha": 2.5, "policy_delay": 0})
+    run = small(pendulum, tmp_path / "run", algorithm, settings=None, online=20, utd=3,
+                online_settings={"extraction.alpha": 9.0})  # fmt: skip
+    assert run.algorithm == algorithm
+
+
+def test_another_algorithm_says_what_of_its_recipe_the_run_does_not_have(pendulum, tmp_path, capsys):
+    few = {"critic.hidden": (8, 8), "critic.ensemble": 2, "critic.subset": 0, "policy.hidden": (8, 8)}
+    run = small(pendulum, tmp_path / "run", "bc", settings={"policy": "flow", "policy.hidden": (8, 8)})
+    run = understudy.resume(run, algorithm="resfit", settings=few, online=4, switch="warmup:0")
+    assert "resfit comes with --n-step 3; the run keeps its 1." in capsys.readouterr().err
+    run = understudy.resume(run, online=8, n_step=3, batch_size=4)
+    assert (run.manifest["plan"]["n_step"], run.manifest["plan"]["batch_size"]) == (3, 4)
+    with pytest.raises(SettingsError, match="n_step is 0; give at least 1"):
+        understudy.resume(run, online=12, n_step=0)
+
+
+def test_runs_without_a_folder_of_their_own_that_start_together_get_one_each(pendulum, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare, faster = Loop.prepare, []
+
+    def slowly(self, *args, **options):
+        if not faster:  # another run takes the folder meanwhile
+            faster.append(self)
+            small(pendulum, None)
+        return prepare(self, *args, **options)
+
+    monkeypatch.setattr(Loop, "prepare", slowly)
+    run = small(pendulum, None)
+    assert run.path.name == "td3_bc-pendulum-2" and len(list((tmp_path / "runs").iterdir())) == 2
 
 
 def test_a_wrapper_that_hides_what_is_played_from_an_on_policy_algorithm_is_refused(pendulum, tmp_path):

@@ -230,7 +230,7 @@ def resume(args, raw, argv, parser) -> Outcome:
     import understudy
 
     options = _given(args, "offline", "online", "env", "utd", "switch", "offline_share", "algorithm", "baseline",
-                     "eval_every", "episodes")  # fmt: skip
+                     "eval_every", "episodes", "batch_size", "n_step")  # fmt: skip
     return _finished(understudy.resume(args.run, **options, **settings, command=["understudy", *argv]))
 
 
@@ -244,7 +244,9 @@ def evaluate(args, raw, argv, parser) -> Outcome:
     run = understudy.load(args.run)
     result = run.evaluate(**_given(args, "episodes", "seed", "video"))
     show.evaluation(result)
-    return Outcome(result)
+    return Outcome(
+        result, (lambda: show.evaluation(result, stderr=False)) if args.quiet else None
+    )  # what was asked for
 
 
 def data_make(args, raw, argv, parser) -> Outcome:

@@ -131,6 +131,7 @@ class Spec:
                 "\nsettings of the algorithm, by name:\n"
                 "  --critic.expectile 0.9 --policy.hidden 256 256 --policy flow\n"
                 "  --critic iql --extraction pa_rl: that part of another algorithm\n"
+                "  --chunk 5 --history 3: chunks of actions, the last three observations at once\n"
                 "  --online.critic.weight 0: a number that holds in the online phase only\n"
                 "  understudy train ALGORITHM --help lists them: meaning, range, default.\n"
             )
@@ -192,12 +193,14 @@ def _train(p: Parser) -> None:
 def _resume(p: Parser) -> None:
     p.add_argument("run", metavar="RUN", help="run folder")
     p.add_argument("--offline", type=count, metavar="N", help="new total of updates on the data alone")
-    p.add_argument("--online", type=count, metavar="N", help="new total of live steps of each seed")
+    p.add_argument("--online", type=count, metavar="N", help="new total of live steps of each seed, without a warm-up")
     p.add_argument("--env", metavar="ID", help="environment of a run that was trained without one")
     p.add_argument("--utd", type=number, metavar="F", help="updates per live step of a first online phase")
     begins = "how it begins, as for train: warmup:5000+drop; where there is one, retrain:N and successes:S after it"
     p.add_argument("--switch", metavar="WORDS", help=begins)
     p.add_argument("--offline-share", type=number, metavar="F", help="share of its batches from the data")
+    p.add_argument("--batch-size", type=count, metavar="N", help="transitions in a batch from here on")
+    p.add_argument("--n-step", type=count, metavar="N", help="steps summed into the target from here on")
     p.add_argument(
         "--algorithm", metavar="NAME", help="another algorithm for what is left, with the run's policy if it can"
     )

@@ -211,14 +211,14 @@ def findings(value: dict[str, Any]) -> None:
 # --- results ---------------------------------------------------------------------------------------------------------
 
 
-def _rows(pairs: list[tuple[str, str]]) -> None:
+def _rows(pairs: list[tuple[str, str]], stderr: bool = True) -> None:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
     for key, text in pairs:
         if text:
             table.add_row(key, text)
-    out = _console(stderr=True)
+    out = _console(stderr=stderr)
     out.print()
     out.print(table)
 
@@ -281,13 +281,14 @@ def result(r: dict[str, Any], run: Any) -> None:
     if (path / "video.mp4").exists():
         rows.append(("video", str(path / "video.mp4")))
     manifest = getattr(run, "manifest", {})
-    last = (manifest.get("phases") or [{}])[-1].get("name")
+    phases = manifest.get("phases") or [{}]
+    last, live = phases[-1].get("name"), sum(p.get("env_steps", 0) for p in phases if p.get("name") == "online")
     if manifest.get("env"):
         rows.append(("evaluate", f"understudy evaluate {path} --episodes 100"))
     if last == "retrain":
         pass  # nothing follows it
     elif manifest.get("env"):
-        rows.append(("go on live", f"understudy resume {path} --online {(r.get('env_steps') or 0) + 20_000}"))
+        rows.append(("go on live", f"understudy resume {path} --online {live + 20_000}"))
     else:
         rows.append(("go on", f"understudy resume {path} --offline {2 * (r.get('updates') or 50_000)}"))
     _rows(rows)
@@ -321,9 +322,9 @@ def _short(x: float | None) -> str:
     return f"{x:,.0f}" if x is not None and abs(x) >= 100 else _number(x)
 
 
-def evaluation(r: dict[str, Any]) -> None:
+def evaluation(r: dict[str, Any], stderr: bool = True) -> None:
     """The score of a run's policy on fresh episodes."""
     rows = _scores(r | {"offline_success": None})
     if r.get("video"):
         rows.append(("video", str(r["video"])))
-    _rows([*rows, ("run", str(r.get("run", "")))])
+    _rows([*rows, ("run", str(r.get("run", "")))], stderr)

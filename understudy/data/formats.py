@@ -209,7 +209,7 @@ def _observations(tree: Tree, key: str, report: Report) -> Tree:
 def _ogbench(columns: Mapping[str, Any], kind: str, report: Report) -> dict | None:
     columns = _needed(columns, "observations", "actions", "terminals", "rewards", "masks", "valids",
                       "next_observations")  # fmt: skip
-    n = len(columns["actions"])
+    n = len(columns["actions"]) if np.ndim(columns["actions"]) else 0
     if n == 0:
         report.error("there are no rows", "copy or make it again")
     _lengths(columns, n, report)
@@ -256,7 +256,7 @@ def _ogbench(columns: Mapping[str, Any], kind: str, report: Report) -> dict | No
         report.warning("Without masks no state counts as final", "add masks = 1 - success", "masks")
     if kind == "ogbench next" and not report.failed:
         following = _observations(columns["next_observations"], "next_observations", report)
-        observations = _join(observations, following, ends) if not report.failed else observations
+        observations = _followed(observations, following, ends, report)
     if report.failed:
         return None
     _suspect(terminations, ends, report)
@@ -304,17 +304,11 @@ def flat(columns: Mapping[str, Any], report: Report) -> dict | None:
         return None
     if "next_observations" in columns:
         following = _observations(columns["next_observations"], "next_observations", report)
-        _same_shapes(observations, following, report)
+        observations = _followed(observations, following, ends, report)
         if report.failed:
             return None
-        gaps = _gaps(observations, following) & ~ends[:-1]
-        if gaps.any():
-            row = int(np.argmax(gaps))
-            report.warning(f"{int(gaps.sum()):,} rows are followed by another trajectory without a mark; a trajectory "
-                           f"ends there, as by time-out", key="next_observations", row=row)  # fmt: skip
-            ends[:-1] |= gaps
         _suspect(terminations, ends, report)
-        return _parts(_join(observations, following, ends), actions, rewards, terminations, ends)
+        return _parts(observations, actions, rewards, terminations, ends)
     _suspect(terminations, ends, report)
     final, dropped = ends & terminations, ends & ~terminations
     if dropped.any():
@@ -353,6 +347,21 @@ def _join(observations: Tree, following: Tree, ends: np.ndarray) -> Tree:
         return out
 
     return named_map(join, observations)
+
+
+def _followed(observations: Tree, following: Tree, ends: np.ndarray, report: Report) -> Tree:
+    """Observations and successors together; in `ends` a trajectory ends too where the next row is no successor."""
+    if not report.failed:
+        _same_shapes(observations, following, report)
+    if report.failed:
+        return observations
+    gaps = _gaps(observations, following) & ~ends[:-1]
+    if gaps.any():
+        row = int(np.argmax(gaps))
+        report.warning(f"{int(gaps.sum()):,} rows are followed by another trajectory without a mark; a trajectory "
+                       f"ends there, as by time-out", key="next_observations", row=row)  # fmt: skip
+        ends[:-1] |= gaps
+    return _join(observations, following, ends)
 
 
 def _same_shapes(observations: Tree, following: Tree, report: Report) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from understudy.evaluate.statistics import successes_of
+
 ACTING = ("warmup", "online")  # phases measured in environment steps, where no manifest says so
 
 
@@ -261,7 +263,8 @@ def _parts(phases: list[dict], rows: list[dict]) -> tuple[Part, ...]:
     """Group phases by unit. The last part reaches as far as the logs do, should they go beyond the plan."""
     parts: list[Part] = []
     updates = env_steps = 0
-    for phase in phases:
+    made_by = {r["phase"]: r["updates"] for r in rows}  # in the end; rows come in their order
+    for number, phase in enumerate(phases):
         steps, made = int(phase.get("env_steps") or 0), int(phase.get("updates") or 0)
         unit = "env_steps" if steps or (not made and phase["name"] in ACTING) else "updates"
         length = steps if unit == "env_steps" else made
@@ -273,7 +276,10 @@ def _parts(phases: list[dict], rows: list[dict]) -> tuple[Part, ...]:
         else:
             start = env_steps if unit == "env_steps" else updates
             parts.append(Part(unit=unit, phases=(phase["name"],), bounds=(length,), start=start))
-        updates += made if unit == "updates" else int(steps * float(phase.get("utd") or 0.0) + 1e-9)
+        if unit == "env_steps" and phase["name"] in made_by and any(p["name"] in made_by for p in phases[number + 1 :]):
+            updates = made_by[phase["name"]]  # an algorithm that learns in bursts has a number of its own
+        else:
+            updates += made if unit == "updates" else int(steps * float(phase.get("utd") or 0.0) + 1e-9)
         env_steps += steps
     if not parts:
         return ()
@@ -290,7 +296,7 @@ def _parts(phases: list[dict], rows: list[dict]) -> tuple[Part, ...]:
 def _points(curves: Curves, rows: list[dict], notes: list[str]) -> tuple[Point, ...]:
     """Group episodes by evaluation. One without all episodes of all seeds was cut off, and is left out."""
     groups: dict[tuple, dict[int, dict[int, dict]]] = {}
-    for row in rows:
+    for row in _told(rows):
         by_seed = groups.setdefault((row["phase"], row["updates"], row["env_steps"]), {})
         by_seed.setdefault(row["seed"], {})[row["episode"]] = row
     planned = (curves.manifest.get("protocol") or {}).get("episodes")
@@ -313,6 +319,12 @@ def _points(curves: Curves, rows: list[dict], notes: list[str]) -> tuple[Point, 
     return tuple(points)
 
 
+def _told(rows: list[dict]) -> list[dict]:
+    """With a failure where an environment that reports success at all has reported none."""
+    success = successes_of(r.get("success") for r in rows)
+    return rows if success is None else [r | {"success": s} for r, s in zip(rows, success)]
+
+
 def _array(table: list[list[dict]], key: str) -> np.ndarray:
     return np.array([[float("nan") if r.get(key) is None else float(r[key]) for r in row] for row in table])
 
@@ -327,19 +339,19 @@ def _metrics(rows: list[dict]) -> Metrics:
     width = max((len(v) for r in rows for v in (r.get("metrics") or {}).values()), default=1)
     values = {n: np.full((len(rows), width), np.nan) for n in names}
     episodes = {n: np.full(len(rows), np.nan) for n in ("return", "success")}
+    told = any(v is not None for row in rows for v in (row.get("episodes") or {}).get("success") or [])
+    missing, played = {"return": np.nan, "success": 0.0 if told else np.nan}, []
     for t, row in enumerate(rows):
         for name, per_seed in (row.get("metrics") or {}).items():
             values[name][t, : len(per_seed)] = [np.nan if v is None else v for v in per_seed]
-        for name, ended in (row.get("episodes") or {}).items():
-            ended = [v for v in ended if v is not None]
-            if name in episodes and ended:
-                episodes[name][t] = np.mean(ended)
-    played = []
-    for row in rows:
         ended = row.get("episodes") or {}
-        success = ended.get("success") or []
-        for seed, value in zip(ended.get("seed") or [-1] * len(success), success):
-            played.append((row["phase"], seed, np.nan if value is None else value))
+        for name in episodes:
+            each = np.array([missing[name] if v is None else v for v in ended.get(name) or []])
+            if not np.isnan(each).all():
+                episodes[name][t] = np.nanmean(each)
+            if name == "success":
+                seeds = ended.get("seed") or [-1] * len(each)
+                played += [(row["phase"], seed, value) for seed, value in zip(seeds, each)]
     return Metrics(
         phases=tuple(r["phase"] for r in rows),
         updates=np.array([r["updates"] for r in rows], int),

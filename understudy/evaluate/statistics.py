@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterable
 
 import numpy as np
 
 from understudy.errors import DataError
 
 RESAMPLES = 10_000
+
+
+def successes_of(reported: Iterable[float | None]) -> list[float] | None:
+    """Successes of episodes, 0 where one has reported none and another some, since some environments report only what
+    has succeeded; None where none reports any."""
+    reported = list(reported)
+    return None if all(x is None for x in reported) else [0.0 if x is None else float(x) for x in reported]
 
 
 def summary(values: np.ndarray, *, confidence: float = 0.95) -> tuple[float, float, float]:

@@ -55,7 +55,8 @@ def shape(steps: Sequence[float], values: Sequence[float]) -> dict[str, Any]:
     """Dip, recovery and area of one curve whose first value is at the switch; see `measure`."""
     steps, values = np.asarray(steps, float), np.asarray(values, float)
     lowest = int(values.argmin())
-    dip = max(float(values[0] - values[lowest]), 0.0)
+    dip = float(values[0] - values[lowest])
+    dip = dip if dip > 1e-12 else 0.0  # less is rounding
     back = [int(s) for s, v in zip(steps[lowest:], values[lowest:]) if v >= values[0] - 1e-12]
     width = steps[-1] - steps[0]
     return {

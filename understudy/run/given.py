@@ -168,10 +168,18 @@ def check_plan(p: Plan) -> None:
     for name in ("eval_every", "checkpoint_every", "eval_seed"):
         if (getattr(p, name) or 0) < 0:
             raise SettingsError(f"{name} is {getattr(p, name)}; give at least 0.")
+    if p.evaluate and p.env is not None:
+        from understudy.envs import describe
+
+        if describe(place := p.eval_env or p.env).max_episode_steps is None:
+            raise EnvError(
+                f"Environment '{place}' has no time limit, so that an evaluation may never end; register it with "
+                f"max_episode_steps, evaluate in another (--eval-env ID), or train with --no-eval."
+            )
 
 
 def seeds_of(seeds: int | Sequence[int], first: int) -> tuple[int, ...]:
-    if isinstance(seeds, int):
+    if isinstance(seeds, int | np.integer):
         if seeds < 1:
             raise SettingsError(f"seeds is {seeds}; give at least 1.")
         seeds = range(first, first + seeds)

@@ -20,6 +20,7 @@ import numpy as np
 from understudy.data.replay import Buffer, HostBuffer
 from understudy.data.samplers import Sampler, successes
 from understudy.errors import DivergenceError, SettingsError
+from understudy.evaluate.statistics import successes_of
 from understudy.progress import bar, say
 from understudy.run import candidates, checkpoint, external, programs
 from understudy.run.cache import keep_compiled
@@ -34,6 +35,8 @@ LOG_SECONDS = 1.0  # a line of metrics about this often
 CHUNK_MOST = 5000  # updates in one compiled call
 HOST_CHUNK = 50  # updates whose batches are read ahead from the host
 
+UNEVALUATED = (-1, -1)
+
 
 @dataclasses.dataclass
 class Counters:
@@ -43,7 +46,7 @@ class Counters:
     unit: int = 0
     updates: int = 0
     env_steps: int = 0
-    evaluated: tuple[int, int] = (-1, -1)  # (phase, unit) of the last evaluation
+    evaluated: tuple[int, int] = UNEVALUATED  # (phase, unit) of the last evaluation
     seconds: float = 0.0
     entered: bool = False  # the current phase has done what it does on entry
     played: int = 0  # vector steps since the last burst of updates, for algorithms that learn in bursts
@@ -255,6 +258,10 @@ class Loop:
         advance = self._live if phase.acts else self._fit
         if plan.evaluate_start and c.phase == 0 and c.unit == 0:
             self.evaluate("start")
+        elif (
+            phase.acts and c.phase and not c.unit and c.evaluated == UNEVALUATED
+        ):  # the phases before had no environment
+            self.evaluate("offline")
         with contextlib.ExitStack() as stack:
             sampler = self._sampler(phase)
             self.marks, keys = self._marks(sampler), self.keys[programs.UPDATE]
@@ -412,8 +419,8 @@ class Loop:
         self.folder.append("episodes.jsonl", rows)
         c.evaluated = (c.phase, c.unit)
         values = {"evaluate/return": float(np.mean([r["return"] for r in rows]))}
-        if rows[0]["success"] is not None:
-            values["evaluate/success"] = float(np.mean([r["success"] for r in rows]))
+        if (success := successes_of(r["success"] for r in rows)) is not None:
+            values["evaluate/success"] = float(np.mean(success))
         for sink in self.sinks:
             sink.scalars(c.updates, c.env_steps, values)
         say(f"  {phase_name} at {c.updates:,} updates, {c.env_steps:,} steps: {describe_rows(rows)}")
@@ -477,8 +484,8 @@ class Loop:
                                "return": [e.return_ for e in self._finished],
                                "success": [e.success for e in self._finished]}  # fmt: skip
             values["train/return"] = float(np.mean([e.return_ for e in self._finished]))
-            if self._finished[0].success is not None:
-                values["train/success"] = float(np.mean([e.success for e in self._finished]))
+            if (success := successes_of(e.success for e in self._finished)) is not None:
+                values["train/success"] = float(np.mean(success))
         self.folder.append("metrics.jsonl", [row])
         for sink in self.sinks:
             sink.scalars(c.updates, c.env_steps, values)
@@ -552,6 +559,8 @@ class Loop:
             self.state, kept = checkpoint.carry_over({"state": self.state}, arrays)
             self.state = self.state["state"]
             say(f"Another algorithm or structure from here on: {kept} of its arrays are carried over.")
+            if any(k.startswith(external.PREFIX) for k in arrays):
+                external.restore(self.algo, arrays)
         c = self.counters = Counters(**meta["counters"] | {"evaluated": tuple(meta["counters"]["evaluated"])})
         if not same:
             c.played = 0
@@ -641,6 +650,6 @@ def discount_of(algo) -> float:
 def describe_rows(rows: list[dict]) -> str:
     """One line on evaluation episodes."""
     returns = np.mean([r["return"] for r in rows])
-    if rows[0]["success"] is None:
+    if (success := successes_of(r["success"] for r in rows)) is None:
         return f"return {returns:.1f}"
-    return f"success {np.mean([r['success'] for r in rows]):.2f}, return {returns:.1f}"
+    return f"success {np.mean(success):.2f}, return {returns:.1f}"

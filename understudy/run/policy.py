@@ -104,16 +104,17 @@ def _zeros(shapes: dict[str, list]):
 
 
 class Acting:
-    """A loaded policy: call it with observations. Checks their shape; knows nothing of training."""
+    """A loaded policy: call it with observations. Checks their shape; knows nothing of training. A policy that samples
+    draws anew in each call, the same in each object, or, with a `key` given, what belongs to that."""
 
     def __init__(self, algo, state, about: dict):
         self.algo, self.state, self.about = algo, state, about
-        self.like = _zeros(about["observations"])
+        self.like, self.calls = _zeros(about["observations"]), 0
 
-    def __call__(self, observations, *, seed: int = 0, key: int = 0, greedy: bool = True) -> np.ndarray:
+    def __call__(self, observations, *, seed: int = 0, key: int | None = None, greedy: bool = True) -> np.ndarray:
         return self.act(observations, seed=seed, key=key, greedy=greedy)[0]
 
-    def act(self, observations, carry=None, *, seed: int = 0, key: int = 0, greedy: bool = True) -> tuple:
+    def act(self, observations, carry=None, *, seed: int = 0, key: int | None = None, greedy: bool = True) -> tuple:
         """Actions, and the carry for the next call: what a policy that plays chunks of actions or sees a history
         remembers between steps. None begins an episode."""
         wanted = jax.tree.map(lambda x: ("B", *x.shape), self.like)
@@ -132,10 +133,11 @@ class Acting:
             raise SettingsError(f"The run has {len(self.about['seeds'])} seed(s); got seed {seed}, counted from 0.")
         state = jax.tree.map(lambda x: x[seed : seed + 1], self.state)
         lanes = jax.tree.map(lambda x: x[None], observations)
-        player = external.programs_of(self.algo).Player(self.algo, state, jax.random.key(key)[None], greedy)
+        player = external.programs_of(self.algo).Player(self.algo, state, jax.random.key(key or 0)[None], greedy)
         player.carry = carry
         begun = np.zeros((1, len(jax.tree.leaves(observations)[0])), bool)
-        actions = player(lanes, 0, begun)[0]
+        actions = player(lanes, self.calls if key is None else 0, begun)[0]
+        self.calls += key is None
         return actions[0] if single else actions, player.carry
 
     def player(self, only: int | None = None) -> programs.Player:

@@ -20,6 +20,7 @@ from understudy.run.given import (
     check_plan,
     columns_of,
     example_of,
+    introduce,
     now,
     number_of,
     spec_of,
@@ -29,7 +30,7 @@ from understudy.run.loop import Loop, Plan
 from understudy.run.phases import Phase, plan, with_retraining
 from understudy.run.run import Run
 from understudy.run.switch import check_switch, parse, resolve, said_by
-from understudy.run.train import IDENTITY, conclude, go
+from understudy.run.train import IDENTITY, conclude, go, protocol_of
 from understudy.wrappers import core_of
 
 
@@ -47,6 +48,8 @@ def resume(
     settings: Mapping[str, Any] | None = None,
     eval_every: int | None = None,
     episodes: int | None = None,
+    batch_size: int | None = None,
+    n_step: int | None = None,
     baseline: bool = False,
     dataset: Any = None,
     command: Sequence[str] | None = None,
@@ -66,6 +69,8 @@ def resume(
       settings: changed settings, by dotted name, for the phases that are left; a change of structure starts what it
         touches afresh.
       eval_every, episodes: of the evaluations that are left, as for `train`.
+      batch_size, n_step: of the updates that are left; by default what the run has, whatever another algorithm's recipe
+        says.
       baseline: train RLPD from scratch as well, as for `train`; a baseline that was asked for before goes on by itself.
       dataset: the data set again, where it was given in memory.
 
@@ -83,11 +88,8 @@ def resume(
         raise EnvError(f"The run belongs to {manifest['env']}; got {env}. Train anew with --env {env}.")
     live = dict(utd=utd, switch=switch, offline_share=offline_share, online_settings=online_settings)
     live = {k: v for k, v in live.items() if v is not None}
-    if live and any(p["name"] == "online" for p in manifest["phases"]) and not _only_retrains(live):
-        raise SettingsError(
-            f"The run's online phase already has its {' and '.join(live)}; leave out what only a first one can get. "
-            "What can still be given is --switch retrain:N, with successes:S."
-        )
+    if live and any(p["name"] == "online" for p in manifest["phases"]):
+        _check_only_retrains(live)
     given = {"switch": switch, "offline_share": number_of("offline_share", offline_share, None)}
     resolve(given)  # raises what is wrong with it
     if baseline:
@@ -97,31 +99,46 @@ def resume(
     evaluations = {"eval_every": eval_every, "episodes": episodes}
     evaluations = {k: number_of(k, v, 0) for k, v in evaluations.items() if v is not None}
     evaluations |= {"evaluate": True} if evaluations else {}  # asked for, whatever the run did so far
+    updates = {"batch_size": batch_size, "n_step": n_step}
+    planned = evaluations | {k: number_of(k, v, 1) for k, v in updates.items() if v is not None}
     folder.lock()
     try:
         manifest = manifest | {"env": manifest["env"] or env, "baseline": bool(manifest.get("baseline") or baseline)}
         totals = {k: v for k, v in dict(offline=offline, online=online).items() if v is not None}
-        loop, manifest = _reopen(folder, manifest, totals, live, evaluations, algorithm, settings, dataset, command)
+        loop, manifest = _reopen(folder, manifest, totals, live, planned, algorithm, settings, dataset, command)
     except BaseException:
         folder.unlock()
         raise
     return conclude(go(loop, folder, manifest, dataset), command)
 
 
-def _only_retrains(live: Mapping[str, Any]) -> bool:
-    """Whether what is given of a live phase concerns the retraining after it alone."""
+ASKED = ("env", "live", "switch", "baseline", "plan")  # of a manifest, what `resume` may change besides
+
+
+def _check_only_retrains(live: Mapping[str, Any]) -> None:
+    """Refuse what is given of a live phase that there already is, but for the retraining after it."""
     said = parse(live.get("switch", "keep")).said
-    return live.keys() == {"switch"} and "retrain" in said and said.keys() <= {"retrain", "successes"}
+    if live.keys() != {"switch"} or "retrain" not in said or not said.keys() <= {"retrain", "successes"}:
+        raise SettingsError(
+            f"The run's online phase already has its {' and '.join(live)}; leave out what only a first one can get. "
+            "What can still be given is --switch retrain:N, with successes:S."
+        )
 
 
-def _reopen(folder, manifest, totals, live, evaluations, algorithm, settings, dataset, command) -> tuple[Loop, dict]:
+def _reopen(folder, manifest, totals, live, planned, algorithm, settings, dataset, command) -> tuple[Loop, dict]:
     """The loop of a run, ready at its last checkpoint, and its manifest, with the changes that were asked for: `totals`
     and the other options by name, where they were given."""
-    data = _data(folder, manifest, dataset)
     found = checkpoint.latest(folder.path, mend=True)
     at, phases = (found[1]["counters"]["phase"], found[1].get("phases")) if found else (0, None)
-    # A checkpoint says itself which algorithm it holds, so that a kill between it and the manifest loses nothing.
-    identity = found[1]["identity"] if found else {k: manifest[k] for k in IDENTITY}
+    # A checkpoint says itself which algorithm it holds, and what was asked for besides: a kill between it and the
+    # manifest loses nothing.
+    said = found[1]["identity"] if found else {}
+    env, baseline = said.get("env") or manifest["env"], said.get("baseline") or manifest["baseline"]
+    manifest = manifest | {k: said[k] for k in ASKED if k in said} | {"env": env, "baseline": baseline}
+    identity = {k: (said or manifest)[k] for k in IDENTITY}
+    data = _data(folder, manifest, dataset)
+    if manifest["dataset"] is not None:
+        manifest["dataset"] = manifest["dataset"] | {"notes": list(data.notes)}
     spec = spec_of(manifest["env"], data)
     learner = _learner(folder, manifest, identity, algorithm, settings, spec.action_size)
     phases = [Phase(**p) for p in phases or manifest["phases"]]
@@ -130,30 +147,37 @@ def _reopen(folder, manifest, totals, live, evaluations, algorithm, settings, da
     phases[left:] = map(keeps, phases[left:])
     was_live = any(p.name == "online" for p in phases)
     first = _first_live(manifest, learner, live, data)
+    kept = {k: (v, manifest["plan"][k]) for k, v in learner.recipe.items() if k in ("batch_size", "n_step")}
+    for name, (published, ours) in kept.items():
+        if name not in planned and published != ours and not (name == "n_step" and getattr(learner.algo, "chunk", 0)):
+            option = name.replace("_", "-")
+            say(f"{learner.identity['algorithm']} comes with --{option} {published}; the run keeps its {ours}.")
     extended = _extend(phases, totals, data is not None, manifest["env"], first)
-    if live and was_live:  # `resume` has seen that it says retrain, and no more
+    if live and was_live:
+        _check_only_retrains(live)
         extended = with_retraining(extended, parse(live["switch"]), data is not None)
         manifest = manifest | {"switch": str(said_by(extended))}
-    manifest = manifest | {"plan": manifest["plan"] | evaluations}
-    options = manifest["plan"] | {"phases": tuple(extended), "seeds": tuple(manifest["seeds"]), "env": manifest["env"]}
-    check_plan(Plan(**options))
-    check_fit(learner.algo, Plan(**options), data, at)
-    columns = columns_of(data, learner.algo, Plan(**options), manifest["data_on"])
-    loop = Loop(learner.algo, Plan(**options), folder, columns, example_of(columns, spec, learner.algo))
-    loop.identity = learner.identity
+    manifest = manifest | {"plan": manifest["plan"] | planned}
+    the_plan = Plan(**manifest["plan"], phases=tuple(extended), seeds=tuple(manifest["seeds"]), env=manifest["env"])
+    check_plan(the_plan)
+    check_fit(learner.algo, the_plan, data, at)
+    columns = columns_of(data, learner.algo, the_plan, manifest["data_on"])
+    loop = Loop(learner.algo, the_plan, folder, columns, example_of(columns, spec, learner.algo))
+    if not was_live:
+        manifest = manifest | {"switch": str(first["switch"]), "live": manifest.get("live", {}) | {
+            k: first[k] for k in ("utd", "online_settings")}}  # fmt: skip
+    manifest["protocol"] = manifest["protocol"] | protocol_of(the_plan)
+    loop.identity = learner.identity | {k: manifest[k] for k in ASKED if k in manifest}
     same = jax.tree.structure(learner.before) == jax.tree.structure(learner.algo)
     loop.prepare(found, same=same, old_phases=phases)
     if learner.algo is not learner.before and loop.counters.phase >= len(extended):
         raise SettingsError(
             f"{folder.path} has finished, so the change would do nothing; give it more steps as well, such as "
-            f"--online {loop.counters.env_steps + 20_000}."
+            f"--online {sum(p.env_steps for p in extended if p.name == 'online') + 20_000}."
         )
-    changed = totals | live | evaluations | learner.changed
+    changed = totals | live | planned | learner.changed
     if found and changed:
         loop.save()  # the change is made or not: a kill from here on does not forget it
-    if not was_live:
-        manifest = manifest | {"switch": str(first["switch"]), "live": manifest.get("live", {}) | {
-            k: first[k] for k in ("utd", "online_settings")}}  # fmt: skip
     from understudy.settings import as_dict
 
     c = loop.counters
@@ -181,6 +205,8 @@ def _data(folder: RunFolder, manifest: dict, dataset):
         there = record.get("path") if not pathlib.Path(record["given"]).exists() else None
         place = manifest["plan"].get("eval_env") or manifest["env"]
         data = load(there or record["given"], env=place, action_range=record.get("action_range"))
+        if list(data.notes) != list(record.get("notes") or []):  # an environment that the run now has changes them
+            introduce(data)
     if record is not None and data.sha256 != record["sha256"]:
         raise CheckpointError(
             f"The data set {record['given'] or record['name']} is not the one that {folder.path} was trained on "

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from understudy.errors import CheckpointError, EnvError, SettingsError
+from understudy.evaluate.statistics import successes_of
 from understudy.progress import say
 from understudy.run.folder import RunFolder
 from understudy.run.policy import load_policy
@@ -57,13 +58,13 @@ class Run:
 
         return report.write(self.path)
 
-    def policy(self, observations, *, seed: int = 0, key: int = 0, greedy: bool = True) -> np.ndarray:
+    def policy(self, observations, *, seed: int = 0, key: int | None = None, greedy: bool = True) -> np.ndarray:
         """Act: observations [B, ...] (or one, without B) -> actions [B, A] in [-1, 1].
 
         Args:
           observations: as the environment gives them.
           seed: which of the run's seeds acts, counted from 0.
-          key: seed of the policy's own randomness, where it has any.
+          key: seed of the policy's own randomness, where it has any; None: drawn anew in each call.
           greedy: the most likely action instead of a sample, where the policy has one."""
         if self._policy is None:
             self._policy = load_policy(self.path, self.algorithm)
@@ -115,8 +116,9 @@ class Run:
             played = rollouts(policy.player(), env, episodes=episodes, seed=seed, num_envs=envs, policies=len(seeds),
                               on_episode=lambda *_: progress.advance())  # fmt: skip
         returns = np.array([[e.return_ for e in one] for one in played])
-        has = played[0][0].success is not None
-        success = np.array([[e.success for e in one] for one in played]) if has else None
+        success = successes_of(e.success for one in played for e in one)
+        has = success is not None
+        success = np.reshape(success, returns.shape) if has else None
         mean, low, high = summary(success if has else returns)
         scored = played[0][0].score is not None
         rows = [

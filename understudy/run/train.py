@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from understudy.data.replay import HostBuffer
-from understudy.errors import EnvError, SettingsError
+from understudy.errors import CheckpointError, EnvError, SettingsError
 from understudy.progress import say
 from understudy.run import baseline as baseline_module
 from understudy.run import sinks
@@ -148,7 +148,9 @@ def train(
     offline = pick(offline, "offline", 100_000 if data is not None else 0)
     online = pick(online, "online", 0)
     if not online:  # the switch is yet to come, but for what was asked for by options of their own
-        chosen, later = resolve(*without(layers, "switch")), resolve(*without(layers, "warmup", "retrain"))
+        played = [k for k in ("warmup", "retrain") if given[k]]
+        chosen = resolve(*without(layers[:-1], "switch", "warmup", "retrain"), *without([given], "switch"))
+        later = resolve(*layers[:-1], *without([given], *played))
     if not offline:  # a recipe's reset has nothing to reset
         chosen = dataclasses.replace(chosen, reset=None if switch is None else resolve(given).reset)
     check_switch(switch, data)
@@ -191,7 +193,7 @@ def train(
     sinks.check(log)
     columns = columns_of(data, algo, the_plan, data_on)
     name = algorithm if isinstance(algorithm, str) else type(algorithm).__name__
-    folder = RunFolder(out or fresh_folder(name, data, env))
+    folder = RunFolder(fresh_folder(name, data, env) if out is None else out)
     loop = Loop(algo, the_plan, folder, columns, example_of(columns, spec, algo))
     loop.prepare()  # refuses what cannot work before anything is written
     manifest = {
@@ -212,8 +214,7 @@ def train(
         "switch": str(later if data is not None else dataclasses.replace(later, share=None, end=None)),
         "live": live,
         "baseline": bool(baseline),
-        "protocol": {"episodes": the_plan.episodes, "env_seed": the_plan.eval_seed, "num_envs": the_plan.eval_envs,
-                     "every": {p.name: the_plan.every(p) for p in phases}},
+        "protocol": protocol_of(the_plan),
         "log": list(log),
         "versions": versions(),
         "platform": platform.platform(),
@@ -221,7 +222,14 @@ def train(
         "resumes": [],
     }  # fmt: skip
     loop.identity = {k: manifest[k] for k in IDENTITY}
-    folder.create()
+    while True:
+        try:
+            folder.create()
+            break
+        except CheckpointError:
+            if out is not None:
+                raise
+            folder = loop.folder = RunFolder(fresh_folder(name, data, env))  # another run was faster
     try:
         folder.write_manifest(manifest)
     except BaseException:
@@ -232,6 +240,12 @@ def train(
     if data is not None and data is not dataset:
         introduce(data)
     return conclude(go(loop, folder, manifest, data if data is dataset else None), command)
+
+
+def protocol_of(p: Plan) -> dict:
+    """How a run is evaluated."""
+    return {"episodes": p.episodes, "env_seed": p.eval_seed, "num_envs": p.eval_envs,
+            "every": {phase.name: p.every(phase) for phase in p.phases}}  # fmt: skip
 
 
 def go(loop: Loop, folder: RunFolder, manifest: dict, dataset=None) -> Run:
@@ -252,7 +266,7 @@ def go(loop: Loop, folder: RunFolder, manifest: dict, dataset=None) -> Run:
                 raise KeyboardInterrupt from None
             raise SystemExit(128 + stopped.signum) from None
         export_policy(folder.path, loop, manifest)
-        run = Run(folder.path, loop.algo if manifest["algorithm"] is None else None, dataset)
+        run = Run(folder.path, loop.given if manifest["algorithm"] is None else None, dataset)
         write_json(folder.path / "result.json", run.summarise(loop.counters))
         run.report()
         return run
