@@ -46,11 +46,17 @@ def curve(folder: pathlib.Path) -> str:
     return ", ".join(f"{live}{at / 1000:g}k {100 * sum(s) / len(s):.0f}" for (live, at), s in points.items())
 
 
+def offline(folder: pathlib.Path, result: dict) -> str:
+    """Success after the offline phase, where there was one."""
+    first = json.loads((folder / "episodes.jsonl").read_text().partition("\n")[0])
+    return "–" if first["phase"] == "start" else percent(result["offline_success"], result["offline_interval"])
+
+
 def row(folder: pathlib.Path) -> str:
     about, result = (json.loads((folder / n).read_text()) for n in ("run.json", "result.json"))
     seeds = len(about["seeds"])
     return (f"| {folder.name} | `{about['command']}` | {seeds} x {result['episodes']} "
-            f"| {percent(result['offline_success'], result['offline_interval'])} "
+            f"| {offline(folder, result)} "
             f"| {percent(result['success'], result['interval'])} "
             f"| {percent(result['best_success'], result['best_interval'])} | {curve(folder)} "
             f"| {about['note']} |\n")  # fmt: skip

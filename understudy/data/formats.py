@@ -212,6 +212,7 @@ def _ogbench(columns: Mapping[str, Any], kind: str, report: Report) -> dict | No
     n = len(columns["actions"]) if np.ndim(columns["actions"]) else 0
     if n == 0:
         report.error("there are no rows", "copy or make it again")
+        return None
     _lengths(columns, n, report)
     if report.failed:
         return None
@@ -267,7 +268,7 @@ def flat(columns: Mapping[str, Any], report: Report) -> dict | None:
     """Parts of a data set from one row a step (see `from_arrays`), under D4RL's or Gymnasium's words."""
     words = {"terminations": "terminals", "truncations": "timeouts"}
     columns = {k: columns.get(k, columns.get(old)) for k, old in words.items()} | _needed(
-        columns, "observations", "actions", "rewards", "next_observations"
+        columns, "observations", "actions", "rewards", "next_observations", "masks"
     )
     columns = {k: v for k, v in columns.items() if v is not None}
     n = len(columns["actions"]) if np.ndim(columns["actions"]) else 0
@@ -279,6 +280,8 @@ def flat(columns: Mapping[str, Any], report: Report) -> dict | None:
         return None
     none = np.zeros(n, bool)
     terminations = check_flags(columns["terminations"], "terminations", report) if "terminations" in columns else none
+    if "masks" in columns and "terminations" not in columns:
+        terminations = ~check_flags(columns["masks"], "masks", report)
     timeouts = check_flags(columns["truncations"], "truncations", report) if "truncations" in columns else none
     ends = terminations | timeouts
     observations = _observations(columns["observations"], "observations", report)

@@ -154,6 +154,10 @@ def train(
     if not offline:  # a recipe's reset has nothing to reset
         chosen = dataclasses.replace(chosen, reset=None if switch is None else resolve(given).reset)
     check_switch(switch, data)
+    if data is None and offline_share:
+        raise SettingsError(
+            f"offline_share is {offline_share:g} and there are no data; give a data set, or leave it out."
+        )
     if baseline:
         baseline_module.check(canonical(algorithm), data, online)
     live = {"utd": pick(utd, "utd", 1.0), "offline_share": pick(offline_share, "offline_share", SHARE),
