@@ -89,6 +89,12 @@ def test_d4rl_by_hand(flat, save):
     assert d.lengths.tolist() == [3, 2]
 
 
+def test_masks_stand_for_terminals_where_there_are_none(flat, save):
+    expected = data.load(save(flat, "terminals.hdf5"))
+    flat["masks"] = 1.0 - flat.pop("terminals")
+    equal(data.load(save(flat, "masks.hdf5")), expected)
+
+
 def test_d4rl_with_successors_loses_nothing(flat, save):
     flat["next_observations"] = flat["observations"] + [1, -1]
     d = data.load(save(flat, "data.hdf5"))

@@ -303,6 +303,11 @@ def test_a_recipes_warm_up_waits_for_a_live_phase(pendulum, tmp_path):
     assert [(p["name"], p["env_steps"]) for p in run.manifest["phases"]] == [("offline", 0), ("online", 4)]
 
 
+def test_a_share_of_data_that_there_are_none_of_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="offline_share is 0.5 and there are no data"):
+        understudy.train("sac", env="Pendulum-v1", online=10, offline_share=0.5, out=tmp_path / "run")
+
+
 def test_a_deployed_policy_that_samples_draws_anew_in_each_call(pendulum, tmp_path):
     run = small(pendulum, tmp_path / "run", "bc", settings={"policy": "flow", "policy.hidden": (8, 8)})
     policy, seen = run.policy, np.zeros(3, np.float32)
