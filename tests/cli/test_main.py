@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import importlib
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import pytest
 
 import understudy
 from understudy import cli
+from understudy.cli.parser import COMMANDS, split
 from understudy.errors import CheckpointError, DivergenceError
 
 RESULT = {
@@ -397,3 +399,36 @@ def test_lists_are_filtered_and_a_preset_is_shown_in_full(capfd):
     assert run("list", "presets", "ogbench-cube-single") == 0
     out = capfd.readouterr().out
     assert "arXiv:2502.02538" in out and "--extraction.alpha" in out and "300" in out
+
+
+# --- benchmarks
+
+
+def benchmark_lines() -> dict[str, list[list[str]]]:
+    """What the scripts in benchmarks/ call: the words of `train`, then those of each `resume`."""
+    folder = pathlib.Path(__file__).parents[2] / "benchmarks"
+    sys.path.insert(0, str(folder))
+    try:
+        any_policy, door, ordering = map(importlib.import_module, ("any_policy", "door", "ordering"))
+    finally:
+        sys.path.remove(str(folder))
+    lines = {}
+    for name, text in door.METHODS.items():
+        (algorithm, *words), *later = (stage.split() for stage in text.split(" && "))
+        lines[f"door {name}"] = [[algorithm, "data.hdf5", *door.RUN.split(), *words], *later]
+    for name, words in ordering.METHODS.items():
+        first = [name, "data.npz", "--preset", "ogbench-scene", *ordering.RUN.split(), *words.split()]
+        lines[f"ordering {name}"] = [first]
+    for name, words in any_policy.CLASSES.items():
+        live = any_policy.RESFIT if name == "residual" else any_policy.PA_RL + any_policy.LIVE
+        first = ["bc", "data.npz", *words.split(), *any_policy.CLONE.split()]
+        lines[f"any_policy {name}"] = [first, ["--algorithm", *live.split()]]
+    return lines
+
+
+@pytest.mark.parametrize("name", benchmark_lines())
+def test_what_a_benchmark_calls_can_be_called(name, calls):
+    first, *later = benchmark_lines()[name]
+    assert run("train", *first) == 0 and calls[0][0] == "train"
+    for words in later:
+        split(["runs/x", *words], COMMANDS["resume"].parser().known)
