@@ -153,6 +153,10 @@ def test_how_to_go_on_names_exact_commands(tmp_path, monkeypatch):
         "--offline 30000 --online 20000 --eval-every 5000 --seeds 3 --seed 3 --policy.hidden 256 256 256" in text
     )
     assert "run = understudy.load('runs/my run')" in text
+    manifest = json.loads((run / "manifest.json").read_text())
+    entry = {"at": "", "updates": 30_000, "env_steps": 0, "changed": {"algorithm": "pa_rl"}}
+    (run / "manifest.json").write_text(json.dumps(manifest | {"algorithm": "pa_rl", "resumes": [entry]}))
+    assert "Train anew" not in read(run)[1], "no one command has two algorithms"
 
 
 def test_train_anew_says_what_differs_from_the_preset_not_from_the_usual(tmp_path, monkeypatch):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import gymnasium
+import h5py
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -301,6 +303,16 @@ def test_a_recipes_warm_up_waits_for_a_live_phase(pendulum, tmp_path):
     run = small(pendulum, tmp_path / "other", "resfit", settings=few, warmup=0)
     run = understudy.resume(run, online=4)
     assert [(p["name"], p["env_steps"]) for p in run.manifest["phases"]] == [("offline", 0), ("online", 4)]
+
+
+def test_data_from_an_environment_that_is_not_here_can_be_learned_from(pendulum, tmp_path):
+    path = shutil.copy(pendulum, tmp_path / "elsewhere.hdf5")
+    with h5py.File(path, "a") as file:
+        file.attrs["env_id"] = "Elsewhere-v3"
+    run = small(path, tmp_path / "run", env=None)
+    assert run.manifest["env"] is None and run.result["updates"] == 20
+    with pytest.raises(EnvError, match="Elsewhere-v3"):
+        small(path, tmp_path / "other", env=None, evaluate=True)
 
 
 def test_a_share_of_data_that_there_are_none_of_is_refused(tmp_path):

@@ -133,8 +133,15 @@ def train(
         data = load_data(dataset, env=eval_env or env, action_range=action_range)
     elif action_range is not None:
         raise SettingsError("action_range belongs to a data set given by name or path; a Dataset already has its own.")
+    offline, online = pick(offline, "offline", 100_000 if data is not None else 0), pick(online, "online", 0)
+    needed = env is not None or evaluate or online
     env = env or (data.env if data is not None else None)
-    spec = spec_of(env, data)
+    try:
+        spec = spec_of(env, data)
+    except EnvError:
+        if needed:
+            raise
+        env, spec = None, spec_of(None, data)  # the data name one that is not here, and nothing is to be played in it
     if eval_env is not None and spec_of(eval_env, data) != spec:
         raise EnvError(
             f"{eval_env} and {env} differ in the sizes of observations or actions; evaluate in one that fits."
@@ -145,8 +152,6 @@ def train(
     overrides = registry.overrides(base, settings, spec.action_size) if settings else {}
     algo = registry.adjust(base, overrides, spec.action_size) if settings else base
     chunked = getattr(algo, "chunk", 0)
-    offline = pick(offline, "offline", 100_000 if data is not None else 0)
-    online = pick(online, "online", 0)
     if not online:  # the switch is yet to come, but for what was asked for by options of their own
         played = [k for k in ("warmup", "retrain") if given[k]]
         chosen = resolve(*without(layers[:-1], "switch", "warmup", "retrain"), *without([given], "switch"))
