@@ -29,7 +29,7 @@ demo: setup
 
 test: setup-test
 	$(VENV)/bin/python -m ruff check understudy tests benchmarks
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not learning and not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not learning and not slow"
 
 learn: setup-test          # the long checks: learning on real tasks, and every product for 100 steps; some hours
 	$(VENV)/bin/python -m pytest -m "learning or slow"

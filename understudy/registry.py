@@ -370,7 +370,7 @@ def keep_policy(
         return {}, f"{type(core_of(algorithm)).__name__} has one of its own."
     through = _has_base(policy) and not _has_base(core_of(before).policy)
     why = []
-    for place in ("policy.base", "policy") if through else ("policy",):
+    for place in ("policy.base",) if through and "policy" not in settings else ("policy",):
         try:
             found = overrides(algorithm, _policy_of(before, place), action_size)
             made = core_of(adjust(algorithm, overrides(algorithm, settings, action_size, before=found), action_size))

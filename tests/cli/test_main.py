@@ -16,7 +16,6 @@ import pytest
 
 import understudy
 from understudy import cli
-from understudy.cli.parser import COMMANDS, split
 from understudy.errors import CheckpointError, DivergenceError
 
 RESULT = {
@@ -427,8 +426,11 @@ def benchmark_lines() -> dict[str, list[list[str]]]:
 
 
 @pytest.mark.parametrize("name", benchmark_lines())
-def test_what_a_benchmark_calls_can_be_called(name, calls):
+def test_what_a_benchmark_calls_can_be_called(name, calls, folder):
     first, *later = benchmark_lines()[name]
     assert run("train", *first) == 0 and calls[0][0] == "train"
+    manifest = pathlib.Path(folder, "manifest.json")
+    trained = {"algorithm": first[0], "preset": None, "overrides": calls[0][2].get("settings", {})}
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | trained))
     for words in later:
-        split(["runs/x", *words], COMMANDS["resume"].parser().known)
+        assert run("resume", folder, *words) == 0 and calls[-1][0] == "resume"

@@ -72,7 +72,7 @@ def test_killed_at_random_moments_and_resumed_ends_bitwise_equal(start, uninterr
     out, rng = tmp_path / "run", np.random.default_rng(seeds)
     starts = np.cumsum((0, *LENGTHS[:-1]))
     each = zip(starts, LENGTHS, kills)
-    moments = np.concatenate([s + np.sort(rng.uniform(0, 0.7 * n, k)) for s, n, k in each])
+    moments = np.concatenate([s + np.sort(rng.uniform(0, 0.4 * n, k)) for s, n, k in each])
     phases = []
     for moment in moments:
         process = start(out, seeds)

@@ -295,6 +295,29 @@ def test_fewer_episodes_from_here_on_are_a_whole_evaluation(pendulum, tmp_path):
     assert "incomplete" not in (run.path / "report.html").read_text()
 
 
+def test_more_episodes_from_here_on_leave_the_evaluations_so_far_whole(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", evaluate=True, episodes=1, online=20)
+    before = run.result
+    run = understudy.resume(run, episodes=2)
+    assert run.result["points"] == before["points"] and run.result["return"] == before["return"]
+    run = understudy.resume(run, online=40)
+    assert run.result["episodes"] == 2 and [len(p["return"]) for p in run.result["points"]]
+    assert [p["env_steps"] for p in run.result["points"]] == [0, 20, 40]
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(pendulum, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(CheckpointError, match="runs"):
+        small(pendulum, None)
+
+
+def test_a_setting_that_only_another_policy_has_does_not_cost_the_base(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", "bc", settings={"policy": "gaussian", "policy.hidden": (8, 8)})
+    with pytest.raises(SettingsError, match="policy.log_std_max"):
+        understudy.resume(run, algorithm="resfit", settings={"policy.log_std_max": 1.0}, online=4)
+
+
 def test_a_recipes_warm_up_waits_for_a_live_phase(pendulum, tmp_path):
     few = {"critic.hidden": (8, 8), "critic.ensemble": 2, "critic.subset": 0, "policy.hidden": (8, 8),
            "policy.base.hidden": (8, 8)}  # fmt: skip
@@ -313,6 +336,10 @@ def test_data_from_an_environment_that_is_not_here_can_be_learned_from(pendulum,
     assert run.manifest["env"] is None and run.result["updates"] == 20
     with pytest.raises(EnvError, match="Elsewhere-v3"):
         small(path, tmp_path / "other", env=None, evaluate=True)
+    with h5py.File(path, "a") as file:
+        file.attrs["env_id"] = "MountainCarContinuous-v0"
+    with pytest.raises(EnvError, match="observations"):  # which is here and is another
+        small(path, tmp_path / "other", env=None)
 
 
 def test_a_share_of_data_that_there_are_none_of_is_refused(tmp_path):
@@ -359,6 +386,8 @@ def test_a_kill_before_the_manifest_is_written_forgets_nothing_that_was_asked_fo
         with pytest.raises(Killed):
             understudy.resume(run, env="Pendulum-v1", online=10, utd=2)
     assert run.manifest["env"] is None
+    with pytest.raises(EnvError, match="The run belongs to Pendulum-v1; got MountainCarContinuous-v0"):
+        understudy.resume(run.path, env="MountainCarContinuous-v0", online=10)
     with pytest.raises(SettingsError, match="online phase already has its utd"):
         understudy.resume(run.path, env="Pendulum-v1", online=10, utd=2)
     run = understudy.resume(run.path)

@@ -104,7 +104,7 @@ def test_best_of_n_imitates(half, batch):
 def test_extractions_act_greedily_with_the_mode(half, batch):
     policy, params = half
     close(Extraction().choose(policy, params, None, batch["observations"], KEY, greedy=True), [[0.5, 0.5]] * 2)
-    assert Extraction().temperature(()) == 0.0
+    assert Extraction().temperature(()) is None
     with pytest.raises(TypeError, match="defines no policy loss"):
         Extraction().loss(params, (), policy, None, (), batch, KEY)
 

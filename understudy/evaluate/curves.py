@@ -299,7 +299,8 @@ def _points(curves: Curves, rows: list[dict], notes: list[str]) -> tuple[Point, 
     for row in _told(rows):
         by_seed = groups.setdefault((row["phase"], row["updates"], row["env_steps"]), {})
         by_seed.setdefault(row["seed"], {})[row["episode"]] = row
-    planned = (curves.manifest.get("protocol") or {}).get("episodes")
+    protocol = curves.manifest.get("protocol") or {}
+    planned = protocol.get("least", protocol.get("episodes"))
     points = []
     for number, ((phase, updates, env_steps), by_seed) in enumerate(groups.items(), 1):
         counts = {frozenset(by_seed.get(seed, {})) for seed in curves.seeds}

@@ -42,6 +42,10 @@ def _no_place(path: pathlib.Path, error: OSError) -> CheckpointError:
     return CheckpointError(f"The run folder {path} cannot be made ({why}); give another folder with --out.")
 
 
+class Taken(CheckpointError):
+    """Another run has the folder."""
+
+
 class RunFolder:
     """A folder with manifest.json, metrics.jsonl, episodes.jsonl, checkpoints/ and a lock held while it is in use."""
 
@@ -94,7 +98,7 @@ class RunFolder:
             if self._lock is None:  # in use is worth saying before that it is taken
                 self.lock()
                 self.unlock()
-            raise CheckpointError(
+            raise Taken(
                 f"{self.path} holds another run; go on with it (understudy resume {self.path}), "
                 f"or give another folder with --out."
             )
@@ -128,7 +132,7 @@ class RunFolder:
             owner = self._lock.read().strip() or "unknown"
             self._lock.close()
             self._lock = None
-            raise CheckpointError(
+            raise Taken(
                 f"{self.path} is in use by a live run (process {owner}); wait for it, stop it, or give another --out."
             ) from None
         self._lock.truncate(0)

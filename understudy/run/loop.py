@@ -220,6 +220,7 @@ class Loop:
                     self.save()  # so that even a run that diverges at once leaves something good
                 while self.counters.phase < len(self.plan.phases):
                     phase = self.plan.phases[self.counters.phase]
+                    self._before(phase)
                     self._enter(phase)
                     label = phase.name if len(self.plan.seeds) == 1 else f"{phase.name} x{len(self.plan.seeds)}"
                     with bar(label, phase.units, "steps" if phase.acts else "updates",
@@ -233,6 +234,13 @@ class Loop:
                 raise
             finally:
                 self._close()
+
+    def _before(self, phase: Phase) -> None:
+        """Evaluate what goes live where it never was, since the offline phase had no environment."""
+        c, before = self.counters, self.plan.phases[: self.counters.phase]
+        if phase.acts and not c.entered and c.evaluated == UNEVALUATED and any(p.name == "offline" for p in before):
+            self.algo = settle(self.given, self.plan.phases, self.plan.num_envs, before[-1])
+            self.evaluate("offline")
 
     def _enter(self, phase: Phase) -> None:
         self.algo = settle(self.given, self.plan.phases, self.plan.num_envs, phase)
@@ -258,10 +266,6 @@ class Loop:
         advance = self._live if phase.acts else self._fit
         if plan.evaluate_start and c.phase == 0 and c.unit == 0:
             self.evaluate("start")
-        elif (
-            phase.acts and c.phase and not c.unit and c.evaluated == UNEVALUATED
-        ):  # the phases before had no environment
-            self.evaluate("offline")
         with contextlib.ExitStack() as stack:
             sampler = self._sampler(phase)
             self.marks, keys = self._marks(sampler), self.keys[programs.UPDATE]

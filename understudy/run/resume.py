@@ -84,8 +84,7 @@ def resume(
         algorithm = run.algorithm
     if dataset is None and isinstance(run, Run):
         dataset = run.dataset
-    if env is not None and manifest["env"] not in (None, env):
-        raise EnvError(f"The run belongs to {manifest['env']}; got {env}. Train anew with --env {env}.")
+    _check_env(env, manifest["env"])
     live = dict(utd=utd, switch=switch, offline_share=offline_share, online_settings=online_settings)
     live = {k: v for k, v in live.items() if v is not None}
     if live and any(p["name"] == "online" for p in manifest["phases"]):
@@ -115,6 +114,12 @@ def resume(
 ASKED = ("env", "live", "switch", "baseline", "plan")  # of a manifest, what `resume` may change besides
 
 
+def _check_env(given: str | None, its: str | None) -> None:
+    """Refuse another environment than the run's."""
+    if given is not None and its not in (None, given):
+        raise EnvError(f"The run belongs to {its}; got {given}. Train anew with --env {given}.")
+
+
 def _check_only_retrains(live: Mapping[str, Any]) -> None:
     """Refuse what is given of a live phase that there already is, but for the retraining after it."""
     said = parse(live.get("switch", "keep")).said
@@ -134,6 +139,7 @@ def _reopen(folder, manifest, totals, live, planned, algorithm, settings, datase
     # manifest loses nothing.
     said = found[1]["identity"] if found else {}
     env, baseline = said.get("env") or manifest["env"], said.get("baseline") or manifest["baseline"]
+    _check_env(manifest["env"], env)
     manifest = manifest | {k: said[k] for k in ASKED if k in said} | {"env": env, "baseline": baseline}
     identity = {k: (said or manifest)[k] for k in IDENTITY}
     data = _data(folder, manifest, dataset)
@@ -166,7 +172,9 @@ def _reopen(folder, manifest, totals, live, planned, algorithm, settings, datase
     if not was_live:
         manifest = manifest | {"switch": str(first["switch"]), "live": manifest.get("live", {}) | {
             k: first[k] for k in ("utd", "online_settings")}}  # fmt: skip
-    manifest["protocol"] = manifest["protocol"] | protocol_of(the_plan)
+    was = manifest["protocol"]
+    least = min(was.get("least", was["episodes"]), the_plan.episodes)  # of an evaluation so far
+    manifest["protocol"] = was | protocol_of(the_plan) | {"least": least}
     loop.identity = learner.identity | {k: manifest[k] for k in ASKED if k in manifest}
     same = jax.tree.structure(learner.before) == jax.tree.structure(learner.algo)
     loop.prepare(found, same=same, old_phases=phases)

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from understudy.data.replay import HostBuffer
-from understudy.errors import CheckpointError, EnvError, SettingsError
+from understudy.errors import EnvError, SettingsError
 from understudy.progress import say
 from understudy.run import baseline as baseline_module
 from understudy.run import sinks
-from understudy.run.folder import FORMAT, RunFolder, write_json
+from understudy.run.folder import FORMAT, RunFolder, Taken, write_json
 from understudy.run.given import (
     canonical,
     check_fit,
@@ -116,6 +116,7 @@ def train(
     from understudy import presets, registry
     from understudy import settings as settings_module
     from understudy.data import load as load_data
+    from understudy.envs import describe
 
     recipe = registry.run_of(canonical(algorithm))
     published = presets.get(preset).run_for(canonical(algorithm) or "") if preset else {}
@@ -136,12 +137,13 @@ def train(
     offline, online = pick(offline, "offline", 100_000 if data is not None else 0), pick(online, "online", 0)
     needed = env is not None or evaluate or online
     env = env or (data.env if data is not None else None)
-    try:
-        spec = spec_of(env, data)
-    except EnvError:
-        if needed:
-            raise
-        env, spec = None, spec_of(None, data)  # the data name one that is not here, and nothing is to be played in it
+    if env is not None and not needed:  # the data name one that need not be here, as nothing is to be played in it
+        try:
+            describe(env)
+        except EnvError as error:
+            say(f"The data are of an environment that is left out: {error}")
+            env = None
+    spec = spec_of(env, data)
     if eval_env is not None and spec_of(eval_env, data) != spec:
         raise EnvError(
             f"{eval_env} and {env} differ in the sizes of observations or actions; evaluate in one that fits."
@@ -235,7 +237,7 @@ def train(
         try:
             folder.create()
             break
-        except CheckpointError:
+        except Taken:
             if out is not None:
                 raise
             folder = loop.folder = RunFolder(fresh_folder(name, data, env))  # another run was faster

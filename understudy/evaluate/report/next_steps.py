@@ -49,8 +49,8 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
             total = 2 * live or 20_000
             what = f"Learn on, to {total:,} live steps in all" if live else f"Improve it live, {total:,} steps"
             found.append((what, shell("understudy", "resume", run, "--online", total)))
-    others = any("algorithm" in (r.get("changed") or {}) for r in manifest.get("resumes") or ())
-    if manifest.get("algorithm") and not others:  # one command cannot say two of them
+    changed = {name for r in manifest.get("resumes") or () for name in r.get("changed") or {}}
+    if manifest.get("algorithm") and not changed & {"algorithm", "batch_size", "n_step"}:  # no one command says both
         source = data and (data.get("given") or data.get("source") or data.get("name"))
         words = ["understudy", "train", manifest["algorithm"], *([source] if source else [])]
         stage = (manifest.get("plan") or {}).get("eval_env")
