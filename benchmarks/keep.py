@@ -37,9 +37,8 @@ def curve(folder: pathlib.Path) -> str:
     points: dict[tuple, list[float]] = {}
     for line in (folder / "episodes.jsonl").read_text().splitlines():
         e = json.loads(line)
-        live = e["phase"] in ("warmup", "online") or (e["phase"] == "start" and not e["updates"])
-        word = {"retrain": "retrained "}.get(e["phase"], "live " if live and e["env_steps"] else "")
-        place = (word, e["env_steps"] if live else e["updates"])
+        word = {"warmup": "live ", "online": "live ", "retrain": "retrained "}.get(e["phase"], "")
+        place = (word, e["env_steps"] if word == "live " else e["updates"])
         points.setdefault(place, []).append(e["success"])
     if None in next(iter(points.values())):
         return "–"

@@ -368,18 +368,15 @@ def keep_policy(
     policy = getattr(core_of(algorithm), "policy", None)
     if policy is None:
         return {}, f"{type(core_of(algorithm)).__name__} has one of its own."
-    through = _has_base(policy) and not _has_base(core_of(before).policy)
-    why = []
-    for place in ("policy.base",) if through and "policy" not in settings else ("policy",):
-        try:
-            found = overrides(algorithm, _policy_of(before, place), action_size)
-            made = core_of(adjust(algorithm, overrides(algorithm, settings, action_size, before=found), action_size))
-            if hasattr(made, "check"):
-                made.check(dict.fromkeys(made.requires))  # what it asks of its policy, not of the data
-            return found, ""
-        except SettingsError as error:
-            why.append(str(error))
-    return {}, why[0]
+    through = _has_base(policy) and not _has_base(core_of(before).policy) and "policy" not in settings
+    try:
+        found = overrides(algorithm, _policy_of(before, "policy.base" if through else "policy"), action_size)
+        made = core_of(adjust(algorithm, overrides(algorithm, settings, action_size, before=found), action_size))
+        if hasattr(made, "check"):
+            made.check(dict.fromkeys(made.requires))  # what it asks of its policy, not of the data
+    except SettingsError as error:
+        return {}, str(error)
+    return found, ""
 
 
 def _policy_of(algorithm: Algorithm, place: str = "policy") -> dict[str, Any]:

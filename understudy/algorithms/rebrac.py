@@ -9,8 +9,8 @@ TD3+BC with imitation in the backup as well, deeper networks and layer norm, eac
                         the targets Qbar, pibar follow.
 a'_data is the action recorded at s'; where a recording ends before it, the penalty is dropped. beta_1 is
 extraction.alpha (with normalise, the default; extraction.normalise = False gives the raw coefficient), beta_2 is
-critic.penalty. Squared distances are summed over action dimensions, as in the authors' code. Deviation: none from the
-paper; their present code also bounds y below by the recorded return.
+critic.penalty. Squared distances are summed over action dimensions, as in the authors' code, which by
+now also bounds y below by the recorded return.
 """
 
 from __future__ import annotations

@@ -243,10 +243,8 @@ def evaluate(args, raw, argv, parser) -> Outcome:
 
     run = understudy.load(args.run)
     result = run.evaluate(**_given(args, "episodes", "seed", "video"))
-    show.evaluation(result)
-    return Outcome(
-        result, (lambda: show.evaluation(result, stderr=False)) if args.quiet else None
-    )  # what was asked for
+    show.evaluation(result)  # on standard error, where --quiet lets nothing through
+    return Outcome(result, (lambda: show.evaluation(result, stderr=False)) if args.quiet else None)
 
 
 def data_make(args, raw, argv, parser) -> Outcome:

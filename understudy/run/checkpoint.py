@@ -49,8 +49,8 @@ FOLLOWS = (("['state'].target", "['state'].actor.params"), ("['state'].critic.ta
            ("['state'].base", "['state'].actor.params"), ("['state'].guide", "['state']"),
            ("['state'].slow", "['state']"))  # fmt: skip
 
+# What is many copies of another part, where there is something to carry over.
 COPIED = (("['state'].clones.params", "['state'].actor.params"), ("['state'].accepted", "['state'].actor.params"))
-# as many of those as there are, where the other is carried over
 
 COUNTED = (".step", ".count", ".mean", ".variance")  # of a state: updates, and moments of what was seen
 

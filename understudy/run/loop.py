@@ -126,7 +126,7 @@ class Loop:
         self._clock = time.monotonic()
         self._pending: list = []
         self._finished: list = []
-        self.identity: dict = {}  # algorithm, overrides and preset, for the checkpoints
+        self.identity: dict = {}  # what made the algorithm, and what was asked for since, for the checkpoints
         self._fresh = True  # no checkpoint was gone back to
 
     # --- set-up -------------------------------------------------------------------------------------------------
