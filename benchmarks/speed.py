@@ -158,8 +158,9 @@ def live(env: str, steps: int) -> dict | None:
     from understudy.envs import describe
     from understudy.errors import EnvError
     from understudy.run.folder import RunFolder
-    from understudy.run.loop import Loop, Plan
+    from understudy.run.loop import Loop
     from understudy.run.phases import plan
+    from understudy.run.plan import Plan
     from understudy.run.switch import Switch
 
     try:

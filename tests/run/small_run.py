@@ -12,7 +12,7 @@ import sys
 
 import understudy
 from understudy.errors import UserError
-from understudy.run import loop
+from understudy.run import loop, record
 from understudy.run.collect import Collector
 
 
@@ -30,7 +30,7 @@ def die_after(steps: int) -> None:
 
 
 def main(out: str, data: str, seeds: str, algorithm: str, switch: str | None = None) -> None:
-    loop.HOST_CHUNK, loop.LOG_SECONDS = 20, 0.1  # short calls, many checkpoints
+    loop.HOST_CHUNK, loop.LOG_SECONDS, record.LOG_SECONDS = 20, 0.1, 0.1  # short calls, many checkpoints
     if (pathlib.Path(out) / "manifest.json").exists():
         understudy.resume(out)
         return

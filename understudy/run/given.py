@@ -16,7 +16,8 @@ from understudy.data.relabel import RULES
 from understudy.data.replay import HostBuffer, example
 from understudy.errors import DataError, EnvError, SettingsError
 from understudy.progress import say
-from understudy.run.loop import Plan, discount_of
+from understudy.run.loop import discount_of
+from understudy.run.plan import Plan
 from understudy.wrappers import core_of
 
 DEVICE_BYTES = 4 << 30  # a data set larger than this stays on the host

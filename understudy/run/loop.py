@@ -22,63 +22,19 @@ from understudy.data.samplers import Sampler, successes
 from understudy.errors import DivergenceError, SettingsError
 from understudy.evaluate.statistics import successes_of
 from understudy.progress import bar, say
-from understudy.run import candidates, checkpoint, external, programs
+from understudy.run import candidates, checkpoint, external, programs, ring
 from understudy.run.cache import keep_compiled
 from understudy.run.collect import Collector
 from understudy.run.folder import RunFolder
 from understudy.run.phases import Phase, settle
+from understudy.run.plan import UNEVALUATED, Counters, Plan, whole
 from understudy.run.prefetch import Prefetch
+from understudy.run.record import LOG_SECONDS, Record
 from understudy.run.switch import at_update, critic_of, start_afresh
 from understudy.wrappers import core_of, shaped
 
-LOG_SECONDS = 1.0  # a line of metrics about this often
 CHUNK_MOST = 5000  # updates in one compiled call
 HOST_CHUNK = 50  # updates whose batches are read ahead from the host
-
-UNEVALUATED = (-1, -1)
-
-
-@dataclasses.dataclass
-class Counters:
-    """How far a run is. `unit`: updates or environment steps made in the current phase."""
-
-    phase: int = 0
-    unit: int = 0
-    updates: int = 0
-    env_steps: int = 0
-    evaluated: tuple[int, int] = UNEVALUATED  # (phase, unit) of the last evaluation
-    seconds: float = 0.0
-    entered: bool = False  # the current phase has done what it does on entry
-    played: int = 0  # vector steps since the last burst of updates, for algorithms that learn in bursts
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What does not change during a run: phases, sampling, evaluation."""
-
-    phases: tuple[Phase, ...]
-    seeds: tuple[int, ...]
-    env: str | None
-    eval_env: str | None = None  # where episodes are played to evaluate; None: in `env`
-    batch_size: int = 256
-    n_step: int = 1
-    num_envs: int = 1
-    replay_capacity: int = 1_000_000
-    eval_every: int | None = None  # in the phase's unit; 0: only where phases end; None: five to ten times a phase
-    episodes: int = 50
-    eval_seed: int = 1_000_003
-    eval_envs: int = 10
-    evaluate: bool = True
-    evaluate_start: bool = False
-    checkpoint_every: float = 60.0
-    reward_scale: float = 1.0
-    reward_bias: float = 0.0
-
-    def every(self, phase: Phase) -> int:
-        """Units of `phase` between evaluations, 0: only at its end."""
-        if self.eval_every is not None:
-            return self.eval_every
-        return max(phase.units // (10 if phase.acts else 5), 1)
 
 
 class Stopped(Exception):
@@ -97,11 +53,11 @@ class Loop:
       folder: where it is written; locked by the caller.
       data: columns [N, ...] of the data set for the device, or a `HostBuffer`, or None.
       example: a batch of one, shaped like the data (from the environment where there are none).
-      sinks: further writers of metrics, with `scalars(updates, env_steps, values)` and `close()`.
     """
 
-    def __init__(self, algo, plan: Plan, folder: RunFolder, data, example: dict, sinks=()):
-        self.plan, self.folder, self.example, self.sinks = plan, folder, example, tuple(sinks)
+    def __init__(self, algo, plan: Plan, folder: RunFolder, data, example: dict):
+        self.plan, self.folder, self.example = plan, folder, example
+        self.record = Record(folder, plan.seeds, plan.num_envs)
         self.given = algo
         self.algo = settle(algo, plan.phases, plan.num_envs)  # as it is in the current phase
         self.calls = external.programs_of(self.algo)
@@ -119,13 +75,9 @@ class Loop:
         self.columns: dict = {}  # beside the sources, by their name: proposals of the policy
         self.proposer: Any = None  # its parameters as these were drawn
         self._kept: tuple[dict, dict] | None = None  # the collector as it was last saved
-        self.names: tuple[str, ...] = ()
         self._stop: int | None = None
         self._chunk, self._compiled = HOST_CHUNK, False
-        self._saved_at = self._logged_at = time.monotonic()
-        self._clock = time.monotonic()
-        self._pending: list = []
-        self._finished: list = []
+        self._saved_at = time.monotonic()
         self.identity: dict = {}  # what made the algorithm, and what was asked for since, for the checkpoints
         self._fresh = True  # no checkpoint was gone back to
 
@@ -146,7 +98,7 @@ class Loop:
         one = jax.tree.map(lambda x: x[0], self.state)
         names: list[str] = []  # in the algorithm's own order, which a dict loses on its way through jax
         jax.eval_shape(lambda s, k: names.extend(self.algo.update(s, batch, k)[1]), one, jax.random.key(0))
-        self.names = tuple(names)
+        self.record.names = tuple(names)
         if found is not None:
             self._restore(*found, same, old_phases)
             self._fresh = False
@@ -245,7 +197,7 @@ class Loop:
     def _enter(self, phase: Phase) -> None:
         self.algo = settle(self.given, self.plan.phases, self.plan.num_envs, phase)
         if phase.acts and self.replay is None:
-            self._make_replay()
+            self.replay = self._empty_ring()
         if phase.acts and self.collector is None:
             self._make_collector()
         if not self.counters.entered:
@@ -272,7 +224,7 @@ class Loop:
             reader = stack.enter_context(Prefetch(self.host, sampler, keys, HOST_CHUNK, self.marks))
             while True:
                 if self._due(phase):
-                    self._flush(phase)
+                    self.record.log(c, phase.name, force=True)
                     self.evaluate(phase.name)
                 if c.unit >= phase.units:
                     break
@@ -284,7 +236,7 @@ class Loop:
                 before = c.unit
                 shown = advance(phase, sampler, reader, stop)
                 progress.advance(min(c.unit, phase.units) - before, **shown)
-            self._flush(phase)
+            self.record.log(c, phase.name, force=True)
             self.columns = {}
 
     def _due(self, phase: Phase) -> bool:
@@ -308,7 +260,7 @@ class Loop:
         given = reader.take(c.updates, count)
         self.state, totals, bad = self.calls.chunk(
             self.algo, self.state, sources, replay, sampler, self.keys[programs.UPDATE],
-            c.updates, c.updates + count, given, self.names, self.marks,
+            c.updates, c.updates + count, given, self.record.names, self.marks,
         )  # fmt: skip
         totals, bad = np.asarray(totals), np.asarray(bad)
         if self._compiled and self.host is None:
@@ -316,10 +268,10 @@ class Loop:
             self._chunk = int(min(max(rate * LOG_SECONDS, 1), 4 * self._chunk, CHUNK_MOST))
         self._compiled = True
         if (bad != programs.NEVER).any():
-            raise self._diverged(int(bad.min()), bad == bad.min())
+            raise self.record.diverged(int(bad.min()), bad == bad.min())
         c.unit, c.updates = c.unit + count, c.updates + count
-        self._pending.append((totals, count))
-        return self._log(phase)
+        self.record.add(totals, count)
+        return self.record.log(c, phase.name)
 
     # --- live learning ------------------------------------------------------------------------------------------
 
@@ -331,8 +283,8 @@ class Loop:
         while c.unit < stop and self._stop is None:
             slot_start = c.env_steps
             if not np.isfinite(collector.actions).all():
-                self._flush(phase)  # where a metric went bad before, it says which
-                raise DivergenceError(f"The policy's actions became NaN by update {c.updates:,}; {self._way_out()}")
+                self.record.log(c, phase.name, force=True)  # where a metric went bad before, it says which
+                raise DivergenceError(f"The policy's actions became NaN by update {c.updates:,}; {self.record.way_out}")
             slot, finished, returns = collector.step()
             updates = self._due_updates(phase)
             if sampler.share is not None:
@@ -341,21 +293,21 @@ class Loop:
             given = reader.take(c.updates, updates) if updates else {}
             self.state, self.replay, actions, self.carry, metrics = self.calls.interact(
                 self.algo, self.state, self.sources, self.replay, sampler, slot, collector.observations, self.carry,
-                update_keys, act_keys, c.updates, c.env_steps, given, names=self.names if updates else (),
+                update_keys, act_keys, c.updates, c.env_steps, given, names=self.record.names if updates else (),
                 updates=updates,
             )  # fmt: skip
             if phase.random_actions:
                 actions = programs.random_actions(act_keys, c.env_steps, actions)
             for seed, lane, values in returns:
-                self._fill_returns(seed, lane, slot_start, values)
+                self.replay = ring.with_returns(self.replay, seed, lane, slot_start, values)
             collector.actions = np.asarray(actions)
-            self._finished += finished
+            self.record.add_episodes(finished)
             if updates:
-                self._pending.append((metrics, 1, c.updates))  # numbered from 0, as in `programs.chunk`
+                self.record.add_live(metrics, c.updates)  # numbered from 0, as in `programs.chunk`
             c.updates += updates
             if time.monotonic() > until:
                 break
-        return self._log(phase) if time.monotonic() - self._logged_at > LOG_SECONDS else {}
+        return self.record.log(c, phase.name)
 
     def _due_updates(self, phase: Phase) -> int:
         """Updates that follow this vector step: by the phase's ratio, or in bursts where the algorithm has them."""
@@ -365,18 +317,6 @@ class Loop:
         steps, updates = burst
         c.played = (c.played + 1) % steps
         return 0 if c.played or not phase.utd else updates
-
-    def _fill_returns(self, seed: int, lane: int, last_step: int, values: np.ndarray) -> None:
-        """Write the Monte-Carlo returns of an episode whose last transition was stored at `last_step`."""
-        lanes, slots = self.plan.num_envs, self.replay.capacity // self.plan.num_envs
-        slot = last_step // lanes - np.arange(len(values))[::-1]
-        slot, values = slot[-slots:], values[-slots:]
-        room = 1 << (len(values) - 1).bit_length()  # few lengths, few compilations
-        positions = np.full(room, self.replay.capacity, np.int32)
-        positions[: len(values)] = (slot % slots) * lanes + lane
-        padded = np.zeros(room, np.float32)
-        padded[: len(values)] = values
-        self.replay = programs.fill(self.replay, seed, positions, padded, "mc_returns")
 
     def _first_actions(self, phase: Phase) -> np.ndarray:
         keys, observations = self.keys[programs.ACT], self.collector.observations
@@ -391,14 +331,10 @@ class Loop:
     def _empty_carry(self):
         return self.calls.empty_carry(self.algo, self.state, self.collector.observations, self.keys[programs.ACT])
 
-    def _make_replay(self) -> None:
-        from understudy.data.replay import example
-
-        lanes, seeds = self.plan.num_envs, len(self.plan.seeds)
-        capacity = min(self.plan.replay_capacity, sum(_whole(p.env_steps, lanes) for p in self.plan.phases))
-        one = Buffer.empty(example(self.example), max(capacity, lanes), lanes)
-        data = jax.tree.map(lambda x: jnp.zeros((seeds, *x.shape), x.dtype), one.data)
-        self.replay = Buffer(data=data, size=one.size, head=one.head, lanes=lanes)
+    def _empty_ring(self) -> Buffer:
+        lanes = self.plan.num_envs
+        capacity = min(self.plan.replay_capacity, sum(whole(p.env_steps, lanes) for p in self.plan.phases))
+        return ring.empty(self.example, capacity, lanes, len(self.plan.seeds))
 
     def _make_collector(self) -> None:
         mc = (discount_of(self.given), self.lowest_reward()) if "mc_returns" in self.example else None
@@ -420,13 +356,8 @@ class Loop:
         if not plan.evaluate or plan.env is None or c.evaluated == (c.phase, c.unit):
             return
         rows = self.evaluation_rows(plan.episodes, plan.eval_seed, phase_name)
-        self.folder.append("episodes.jsonl", rows)
         c.evaluated = (c.phase, c.unit)
-        values = {"evaluate/return": float(np.mean([r["return"] for r in rows]))}
-        if (success := successes_of(r["success"] for r in rows)) is not None:
-            values["evaluate/success"] = float(np.mean(success))
-        for sink in self.sinks:
-            sink.scalars(c.updates, c.env_steps, values)
+        self.record.evaluated(c, rows)
         say(f"  {phase_name} at {c.updates:,} updates, {c.env_steps:,} steps: {describe_rows(rows)}")
 
     def evaluation_rows(self, episodes: int, seed: int, phase_name: str) -> list[dict]:
@@ -458,91 +389,33 @@ class Loop:
             for i, episodes_of in enumerate(played) for e in episodes_of
         ]  # fmt: skip
 
-    # --- metrics ------------------------------------------------------------------------------------------------
-
-    def _log(self, phase: Phase, force: bool = False) -> dict:
-        """Write one line of metrics about every second; return what the bar shows."""
-        now = time.monotonic()
-        if not (force or now - self._logged_at >= LOG_SECONDS) or not (self._pending or self._finished):
-            return {}
-        c = self.counters
-        c.seconds += now - self._clock
-        self._clock = now
-        row = {"phase": phase.name, "updates": c.updates, "env_steps": c.env_steps, "seconds": round(c.seconds, 3)}
-        values = {}
-        if self._pending:
-            if len(self._pending[0]) == 3:  # live: a row per vector step, still on the device
-                each = np.stack([np.asarray(m) for m, _, _ in self._pending])  # [T, K, M]
-                bad = ~np.isfinite(each)
-                if bad.any():
-                    first = int(bad.any((1, 2)).argmax())
-                    raise self._diverged(self._pending[first][2], bad[first])
-                mean = each.mean(0)
-            else:
-                mean = sum(t for t, _ in self._pending) / sum(n for _, n in self._pending)
-            row["metrics"] = {n: [round(float(v), 6) for v in mean[:, i]] for i, n in enumerate(self.names)}
-            values = {n: float(mean[:, i].mean()) for i, n in enumerate(self.names)}
-        if self._finished:
-            lanes, seeds = self.plan.num_envs, self.plan.seeds
-            row["episodes"] = {"seed": [seeds[e.env // lanes] for e in self._finished],
-                               "return": [e.return_ for e in self._finished],
-                               "success": [e.success for e in self._finished]}  # fmt: skip
-            values["train/return"] = float(np.mean([e.return_ for e in self._finished]))
-            if (success := successes_of(e.success for e in self._finished)) is not None:
-                values["train/success"] = float(np.mean(success))
-        self.folder.append("metrics.jsonl", [row])
-        for sink in self.sinks:
-            sink.scalars(c.updates, c.env_steps, values)
-        self._pending, self._finished, self._logged_at = [], [], now
-        return {k.split("/")[-1]: v for k, v in values.items() if k in ("critic/q", "train/success", "train/return")}
-
-    def _flush(self, phase: Phase) -> None:
-        self._log(phase, force=True)
-
-    def _diverged(self, step: int, bad: np.ndarray) -> DivergenceError:
-        """`bad` [K, M] marks the metrics that went bad at `step`; name the first in the algorithm's order."""
-        seed, metric = (int(i[0]) for i in np.nonzero(bad))
-        return DivergenceError(
-            f"{self.names[metric]} became NaN or infinite at update {step:,} (seed {self.plan.seeds[seed]}); "
-            f"{self._way_out()}"
-        )
-
-    def _way_out(self) -> str:
-        return (
-            f"the last good checkpoint is kept in {self.folder.path / 'checkpoints'}. Lower the learning rate or check "
-            f"the data's scale (understudy data info), then start again, or resume with other settings."
-        )
-
     # --- checkpoints --------------------------------------------------------------------------------------------
 
     def _pause(self) -> None:
         """Between calls: stop if asked to, checkpoint if it is time."""
         if self._stop is not None:
-            self._flush(self.plan.phases[self.counters.phase])
+            self.record.log(self.counters, self.plan.phases[self.counters.phase].name, force=True)
             raise Stopped(self._stop)
         if time.monotonic() - self._saved_at > self.plan.checkpoint_every:
-            self._flush(self.plan.phases[self.counters.phase])
+            self.record.log(self.counters, self.plan.phases[self.counters.phase].name, force=True)
             self.save()
 
     def save(self) -> None:
         """Write a checkpoint of everything the rest of the run depends on."""
         c = self.counters
-        c.seconds += time.monotonic() - self._clock
-        self._clock = time.monotonic()
+        self.record.count_seconds(c)
         arrays = checkpoint.flatten({"state": self.state}) | external.arrays_of(self.algo)
         if bad := next((k for k, x in arrays.items() if x.dtype.kind == "f" and np.isnan(x).any()), None):
             raise DivergenceError(  # the last update's gradient, which no metric has shown yet
-                f"{bad.partition('.')[2] or bad} became NaN by update {c.updates:,}; {self._way_out()}"
+                f"{bad.partition('.')[2] or bad} became NaN by update {c.updates:,}; {self.record.way_out}"
             )
         if self.proposer is not None:
             arrays |= checkpoint.flatten({"proposer": self.proposer})
         meta = {"counters": dataclasses.asdict(c), "logs": self.folder.offsets(), "identity": self.identity,
                 "phases": [dataclasses.asdict(p) for p in self.plan.phases]}  # fmt: skip
         if self.replay is not None:
-            size = int(self.replay.size)
-            held = jax.tree.map(lambda x: np.asarray(x[:, :size]), self.replay.data)
-            arrays |= checkpoint.flatten({"replay": held})
-            meta["replay"] = {"size": size, "head": int(self.replay.head), "capacity": self.replay.capacity}
+            held, meta["replay"] = ring.saved(self.replay)
+            arrays |= held
         if self.collector is not None and self.collector.actions is not None:
             self._kept = self.collector.save()
             self._kept[0].update(checkpoint.flatten({"carry": self.carry}))
@@ -573,10 +446,9 @@ class Loop:
         last = len(old_phases) - 1
         if c.phase > last >= 0 and self.plan.phases[last].units > old_phases[last].units:
             lanes = self.plan.num_envs if old_phases[last].acts else 1
-            c.phase, c.unit, c.entered = last, _whole(old_phases[last].units, lanes), True
+            c.phase, c.unit, c.entered = last, whole(old_phases[last].units, lanes), True
         if "replay" in meta:
-            self._make_replay()
-            self.replay = self._refill(arrays, **meta["replay"])
+            self.replay = ring.refilled(self._empty_ring(), arrays, **meta["replay"])
         if "collector" in meta and any(p.acts for p in self.plan.phases[self.counters.phase :]):
             self._make_collector()
             self.collector.load(arrays, meta["collector"])
@@ -586,26 +458,6 @@ class Loop:
             mine = ("collector.", "['carry']")
             self._kept = {k: v for k, v in arrays.items() if k.startswith(mine)}, meta["collector"]
         self.folder.cut(meta["logs"])
-
-    def _refill(self, arrays, size: int, head: int, capacity: int) -> Buffer:
-        """The saved ring in a new one, which may have grown since."""
-        ring = self.replay
-        if ring.capacity != capacity and size == capacity and head:  # it had wrapped: unroll, oldest first
-            order = np.roll(np.arange(size), -head)
-        else:
-            order = np.arange(size)
-        keep = order[-ring.capacity :]
-
-        def one(path, x):
-            name = jax.tree_util.keystr(path)
-            if name not in arrays and name.endswith("['mc_returns']"):  # an earlier algorithm had no use for them
-                return jnp.full_like(x, -jnp.inf)
-            saved = arrays[name]
-            return jnp.asarray(np.asarray(x)).at[:, : len(keep)].set(saved[:, keep])
-
-        data = jax.tree_util.tree_map_with_path(one, {"replay": ring.data})["replay"]
-        head = head if ring.capacity == capacity else len(keep) % ring.capacity
-        return Buffer(data=data, size=jnp.int32(len(keep)), head=jnp.int32(head), lanes=ring.lanes)
 
     # --- the outside world --------------------------------------------------------------------------------------
 
@@ -636,13 +488,7 @@ class Loop:
         if self.pool is not None:
             self.pool.close()
             self.pool = None
-        for sink in self.sinks:
-            sink.close()
-
-
-def _whole(steps: int, lanes: int) -> int:
-    """`steps` rounded up to whole vector steps."""
-    return -(-steps // lanes) * lanes
+        self.record.close()
 
 
 def discount_of(algo) -> float:

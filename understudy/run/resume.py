@@ -26,8 +26,9 @@ from understudy.run.given import (
     spec_of,
     versions,
 )
-from understudy.run.loop import Loop, Plan
+from understudy.run.loop import Loop
 from understudy.run.phases import Phase, plan, with_retraining
+from understudy.run.plan import Plan
 from understudy.run.run import Run
 from understudy.run.switch import check_switch, parse, resolve, said_by
 from understudy.run.train import IDENTITY, conclude, go, protocol_of

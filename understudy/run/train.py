@@ -29,8 +29,9 @@ from understudy.run.given import (
     spec_of,
     versions,
 )
-from understudy.run.loop import Loop, Plan, Stopped
+from understudy.run.loop import Loop, Stopped
 from understudy.run.phases import plan
+from understudy.run.plan import Plan
 from understudy.run.policy import export_policy
 from understudy.run.run import Run
 from understudy.run.switch import SHARE, check_switch, resolve, without
@@ -262,7 +263,7 @@ def protocol_of(p: Plan) -> dict:
 def go(loop: Loop, folder: RunFolder, manifest: dict, dataset=None) -> Run:
     """Run the loop to its end and write what it leaves: policy, result, report. `dataset`: where given in memory."""
     try:
-        loop.sinks = tuple(sinks.open_sink(name, folder.path, manifest) for name in manifest["log"])
+        loop.record.sinks = tuple(sinks.open_sink(name, folder.path, manifest) for name in manifest["log"])
         if loop.counters.phase < len(loop.plan.phases):
             (folder.path / "result.json").unlink(missing_ok=True)  # of before; the run is under way again
         try:
