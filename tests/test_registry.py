@@ -11,6 +11,7 @@ import pytest
 
 from understudy import registry
 from understudy.errors import SettingsError
+from understudy.exchange import keep_policy
 from understudy.wrappers import action_size_of, core_of
 
 
@@ -119,7 +120,7 @@ def test_a_critic_or_an_extraction_is_that_of_another_algorithm():
 def test_an_algorithm_keeps_the_policy_of_the_one_before_where_that_fits():
     def kept(before, settings, name, given={}):  # noqa: B006
         algorithm = registry.make(name, 3)
-        found, why = registry.keep_policy(algorithm, registry.make(before, 3, settings), given)
+        found, why = keep_policy(algorithm, registry.make(before, 3, settings), given)
         return core_of(registry.adjust(algorithm, registry.overrides(algorithm, given, before=found))).policy, why
 
     diffusion = {"policy": "diffusion", "policy.hidden": "8 8", "policy.steps": 3}
@@ -134,8 +135,8 @@ def test_an_algorithm_keeps_the_policy_of_the_one_before_where_that_fits():
     assert kept("bc", residual, "resfit")[0] == registry.make("bc", 3, residual).policy
     assert kept("arsq", {}, "iql") == (registry.make("iql", 3).policy, ""), "it has none that could go on"
     arsq = registry.make("arsq", 3)
-    assert registry.keep_policy(arsq, registry.make("bc", 3), {}) == ({}, "ARSQ has one of its own.")
-    chunks, _ = registry.keep_policy(registry.make("pa_rl", 3), registry.make("qc", 3), {})
+    assert keep_policy(arsq, registry.make("bc", 3), {}) == ({}, "ARSQ has one of its own.")
+    chunks, _ = keep_policy(registry.make("pa_rl", 3), registry.make("qc", 3), {})
     assert chunks["chunk"] == 5 and chunks["policy"] == "flow"
 
 

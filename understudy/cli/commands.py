@@ -204,12 +204,13 @@ def train(args, raw, argv, parser) -> Outcome:
 def _kept(name: str, manifest: dict, raw: dict) -> dict[str, Any]:
     """The policy of a run as settings of another algorithm that goes on with it; {} where it does not fit."""
     from understudy import registry
+    from understudy.exchange import keep_policy
 
     if manifest.get("algorithm") is None:
         return {}
     before = registry.make(manifest["algorithm"], 1, manifest["overrides"], manifest["preset"])
     chosen = {k: raw[k] for k in registry.CHOICES if raw.get(k)}
-    return registry.keep_policy(registry.make(name, 1), before, chosen, 1)[0]
+    return keep_policy(registry.make(name, 1), before, chosen, 1)[0]
 
 
 def resume(args, raw, argv, parser) -> Outcome:

@@ -246,6 +246,7 @@ class _Learner:
 def _learner(folder: RunFolder, manifest: dict, identity: dict, algorithm, settings, size: int) -> _Learner:
     """The algorithm of the run, or `algorithm`, with its changed `settings`."""
     from understudy import registry
+    from understudy.exchange import keep_policy
     from understudy.settings import fields
 
     given = None if isinstance(algorithm, str) else algorithm
@@ -265,7 +266,7 @@ def _learner(folder: RunFolder, manifest: dict, identity: dict, algorithm, setti
         before = registry.adjust(base, old, size)
     if isinstance(algorithm, str) or given is not None:
         base = registry.make(algorithm, size, {}, None) if isinstance(algorithm, str) else given
-        kept, why = registry.keep_policy(base, before, settings or {}, size) if before is not None else ({}, "")
+        kept, why = keep_policy(base, before, settings or {}, size) if before is not None else ({}, "")
         if why and given is None and "policy" not in (settings or {}) and hasattr(core_of(base), "policy"):
             raise SettingsError(f"{algorithm} cannot take over the run's policy: {why} --policy NAME starts afresh.")
         if why:
