@@ -321,7 +321,7 @@ def test_evaluate_plays_and_prints(folder, capfd, monkeypatch):
 @pytest.fixture
 def data(monkeypatch):
     """understudy.data, replaced."""
-    from understudy.data.dataset import Finding
+    from understudy.data.checks import Finding
 
     found = [Finding("warning", "5.6% of action entries lie outside [-1, 1].", "they are clipped", "actions", 1234)]
     fake = types.ModuleType("understudy.data")

@@ -7,7 +7,7 @@ from typing import Any
 
 _NAMES = {
     "Dataset": "dataset",
-    "Finding": "dataset",
+    "Finding": "checks",
     "from_arrays": "dataset",
     "monte_carlo_returns": "dataset",
     "load": "loading",

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from understudy.data.dataset import Report, Tree, check_column, check_flags, leaves, named_map, tree_map
+from understudy.data.checks import Report, check_column, check_flags
+from understudy.data.dataset import Tree, leaves, named_map, tree_map
 from understudy.errors import DataError, did_you_mean
 
 KEYS = ("observations", "actions", "rewards", "masks", "terminals", "timeouts", "terminations", "truncations",

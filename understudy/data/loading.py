@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from understudy.data import formats, players, relabel, store
-from understudy.data.dataset import Dataset, Finding, Report, finish, shapes
+from understudy.data.checks import Finding, Report
+from understudy.data.dataset import Dataset, finish, shapes
 from understudy.errors import DataError, UserError, did_you_mean
 
 SUFFIXES = (".npz", ".hdf5", ".h5", "")

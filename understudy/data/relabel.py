@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from understudy.data.dataset import Dataset, Report
+from understudy.data.checks import Report
+from understudy.data.dataset import Dataset
 from understudy.errors import DataError, UserError
 
 _FAMILIES = ("cube", "scene", "puzzle", "pointmaze", "antmaze", "humanoidmaze", "antsoccer")
