@@ -83,7 +83,7 @@ def keep(run: pathlib.Path, note: str = "", name: str | None = None) -> None:
     if (run / "result.json").exists():
         result = json.loads((run / "result.json").read_text())
     else:
-        from understudy.evaluate.curves import summary
+        from understudy.evaluate.summary import summary
 
         result = summary(run)
         note = f"{note}; stopped before its end".removeprefix("; ")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from understudy.evaluate import curves
+from understudy.evaluate.summary import summary
 from understudy.evaluate.switch import measure, shape
 
 
@@ -25,7 +26,7 @@ def test_three_seeds_that_dip_and_come_back(tmp_path):
     # trapezoids of 5,000 steps each: (.30+.20)/2 + (.20+.60)/2 + (.60+.86)/2 + (.86+.82)/2 over 4
     assert live["area"] == pytest.approx((0.25 + 0.40 + 0.73 + 0.84) / 4)
     assert live["evaluated_regret"] == pytest.approx(1 - (0.20 + 0.60 + 0.86 + 0.82) / 4)
-    assert curves.summary(tmp_path)["switch"] == live
+    assert summary(tmp_path)["switch"] == live
     json.dumps(live, allow_nan=False)
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from understudy.evaluate import curves, statistics
+from understudy.evaluate.summary import summary
 
 
 def test_three_seeds_offline_to_online(tmp_path):
-    found = curves.summary(fake_runs.offline_to_online(tmp_path))
+    found = summary(fake_runs.offline_to_online(tmp_path))
     assert found["success"] == pytest.approx(123 / 150)
     assert found["offline_success"] == pytest.approx(45 / 150)
     assert found["best_success"] == pytest.approx(129 / 150)
@@ -29,7 +30,7 @@ def test_three_seeds_offline_to_online(tmp_path):
 
 
 def test_intervals_are_those_of_the_episodes(tmp_path):
-    found = curves.summary(fake_runs.offline_to_online(tmp_path))
+    found = summary(fake_runs.offline_to_online(tmp_path))
     won = lambda counts: np.array([[float(j < n) for j in range(50)] for n in counts])
     assert found["interval"] == pytest.approx(statistics.summary(won((38, 42, 43)))[1:])
     assert found["offline_interval"] == pytest.approx(statistics.summary(won((12, 15, 18)))[1:])
@@ -40,7 +41,7 @@ def test_intervals_are_those_of_the_episodes(tmp_path):
 def test_where_only_success_is_reported_the_rest_has_failed(tmp_path):
     """As from an environment whose info has the key only in the step that succeeds."""
     folder = fake_runs.offline_to_online(tmp_path / "told")
-    expected = curves.summary(folder)
+    expected = summary(folder)
     for name in ("episodes.jsonl", "metrics.jsonl"):
         rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
         for row in rows:
@@ -48,7 +49,7 @@ def test_where_only_success_is_reported_the_rest_has_failed(tmp_path):
             if "episodes" in row:
                 row["episodes"]["success"] = [s or None for s in row["episodes"]["success"]]
         (folder / name).write_text("".join(json.dumps(r) + "\n" for r in rows))
-    assert curves.summary(folder) == expected and statistics.successes_of([None, None]) is None
+    assert summary(folder) == expected and statistics.successes_of([None, None]) is None
 
 
 def test_an_algorithm_that_learns_in_bursts_makes_other_numbers_of_updates_than_its_ratio_says(tmp_path):
@@ -63,7 +64,7 @@ def test_an_algorithm_that_learns_in_bursts_makes_other_numbers_of_updates_than_
 
 
 def test_offline_only_the_switch_is_the_end(tmp_path):
-    found = curves.summary(fake_runs.offline_only(tmp_path))
+    found = summary(fake_runs.offline_only(tmp_path))
     assert found["success"] == found["offline_success"] == pytest.approx(0.46)
     assert found["offline_interval"] == found["interval"] == pytest.approx(statistics.wilson(23, 50))
     assert found["switch"] is None
@@ -71,7 +72,7 @@ def test_offline_only_the_switch_is_the_end(tmp_path):
 
 
 def test_a_task_without_success_is_judged_by_its_return(tmp_path):
-    found = curves.summary(fake_runs.no_success(tmp_path))
+    found = summary(fake_runs.no_success(tmp_path))
     noise = np.sin(np.arange(10)).mean()
     assert found["success"] is found["best_success"] is found["offline_success"] is found["success_by_seed"] is None
     assert found["return"] == pytest.approx(3800 + noise)
@@ -86,10 +87,10 @@ def test_a_run_that_only_learns_live_is_compared_with_its_start(tmp_path):
     phases = [fake_runs.ONLINE]
     rows = fake_runs.evaluation("start", 0, 0, (2,)) + fake_runs.evaluation("online", 20_000, 20_000, (30,))
     folder = fake_runs.write(tmp_path, manifest=fake_runs.manifest(seeds=[0], phases=phases), episodes=rows)
-    found = curves.summary(folder)
+    found = summary(folder)
     assert (found["offline_success"], found["success"]) == (pytest.approx(0.04), pytest.approx(0.6))
     fake_runs.write(folder, episodes=rows[50:])
-    assert curves.summary(folder)["offline_success"] is None
+    assert summary(folder)["offline_success"] is None
 
 
 def test_the_axis_has_a_part_for_each_change_of_unit(tmp_path):
@@ -120,7 +121,7 @@ def test_without_a_manifest_the_logs_tell_the_phases(tmp_path):
         ("env_steps", ("online",), (20_000,)),
     ]
     assert found.seeds == (0, 1, 2)
-    assert curves.summary(folder)["offline_success"] == pytest.approx(0.30)
+    assert summary(folder)["offline_success"] == pytest.approx(0.30)
     assert "manifest.json is missing" in found.notes[0]
 
 
@@ -134,14 +135,14 @@ def test_a_killed_run_loses_its_half_written_evaluation_and_nothing_else(tmp_pat
     assert [p.env_steps for p in found.points] == [0, 0, 0, 5_000, 10_000, 15_000]
     assert "last line of episodes.jsonl is cut short" in found.notes[0]
     assert "online at 50,000 updates, 20,000 steps is incomplete" in found.notes[1]
-    assert curves.summary(folder)["success"] == pytest.approx(0.86)
+    assert summary(folder)["success"] == pytest.approx(0.86)
 
 
 def test_with_one_seed_a_half_written_evaluation_is_known_by_the_protocol(tmp_path):
     folder = fake_runs.offline_only(tmp_path)
     lines = (folder / "episodes.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "episodes.jsonl").write_bytes(b"".join(lines[:-20]))
-    assert curves.summary(folder)["success"] == pytest.approx(17 / 50)
+    assert summary(folder)["success"] == pytest.approx(17 / 50)
 
 
 def test_damaged_lines_are_left_out_and_counted(tmp_path):
@@ -154,11 +155,10 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path):
 
 
 def test_an_empty_folder_has_no_numbers_but_says_why(tmp_path):
-    found = curves.summary(tmp_path)
+    found = summary(tmp_path)
     assert (found["success"], found["return"], found["interval"], found["episodes"]) == (None, None, None, 0)
     assert (found["updates"], found["finished"], found["points"]) == (0, False, [])
     assert len(curves.read(tmp_path).notes) == 3
-    assert curves.describe(found) == "not evaluated"
 
 
 def test_metrics_become_arrays_with_nan_where_a_line_has_none(tmp_path):
@@ -183,16 +183,9 @@ def test_a_return_that_is_not_finite_has_no_interval(tmp_path):
     folder = fake_runs.write(
         tmp_path, manifest=fake_runs.manifest(seeds=[0], phases=phases, protocol=protocol), episodes=rows
     )
-    found = curves.summary(folder)
+    found = summary(folder)
     assert (found["return"], found["interval"], found["episodes"]) == (None, None, 10)
     json.dumps(found, allow_nan=False)
-
-
-def test_one_line_about_a_run(tmp_path):
-    line = curves.describe(curves.summary(fake_runs.offline_to_online(tmp_path)))
-    low, high = curves.summary(tmp_path)["interval"]
-    assert line.startswith("success 0.30 [")
-    assert f"at the switch, 0.82 [{low:.2f}, {high:.2f}] now (best 0.86), 50 episodes a seed, 3 seeds" in line
 
 
 def test_thin_keeps_both_ends():

@@ -9,7 +9,7 @@ import pytest
 
 import understudy
 from understudy.errors import SettingsError
-from understudy.evaluate import curves
+from understudy.evaluate.summary import summary
 from understudy.run import baseline, checkpoint
 from understudy.run.collect import Collector
 
@@ -48,8 +48,8 @@ def test_the_baseline_has_the_same_budget_and_is_finished_extended_and_reported_
     found = run.result["baseline"]
     assert (found["algorithm"], found["ensemble"], found["utd"]) == ("rlpd", 3, 2)
     assert (found["env_steps"], found["updates"], found["finished"]) == (14, 20, True)
-    assert found["return"] == curves.summary(folder)["return"] and found["run"] == str(folder)
-    assert found["area"] == curves.summary(folder)["switch"]["area"]
+    assert found["return"] == summary(folder)["return"] and found["run"] == str(folder)
+    assert found["area"] == summary(folder)["switch"]["area"]
     page = (run.path / "report.html").read_text()
     assert "Beside the baseline" in page and "rlpd from scratch" in page and 'class="mean baseline"' in page
 

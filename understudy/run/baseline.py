@@ -99,12 +99,13 @@ def finish(run, dataset: Any, command) -> None:
 def summary(path: pathlib.Path) -> dict[str, Any] | None:
     """The baseline's numbers for the result of the run in `path`; None where it has none."""
     from understudy.evaluate import curves
+    from understudy.evaluate.summary import summary as summary_of
 
     folder = path / FOLDER
     if not (folder / "manifest.json").exists():
         return None
     read = curves.read(folder)
-    found = curves.summary(read)
+    found = summary_of(read)
     names = ("success", "success_by_seed", "return", "return_by_seed", "score", "interval", "best_success", "updates",
              "env_steps", "seconds", "finished")  # fmt: skip
     live = found["switch"] or dict.fromkeys(("area", "regret", "evaluated_regret"))

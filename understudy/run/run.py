@@ -39,7 +39,7 @@ class Run:
 
     def summarise(self, counters) -> dict[str, Any]:
         """The result from the run's files."""
-        from understudy.evaluate.curves import summary
+        from understudy.evaluate.summary import summary
         from understudy.run import baseline
 
         found = summary(self.path)
