@@ -3,7 +3,8 @@
 Each class is cloned from the recordings while IQL's values are learned beside it, then goes on live by PA-RL (a
 residual by ResFiT with PA-RL's critic, and twice as long), whose critic starts from those values. What is evaluated
 first is the clone itself, one sample a step; live, what the algorithm plays.
-Results are kept as benchmarks/results/any-CLASS. `torch` needs the extra of that name.
+Results are kept as benchmarks/results/any-CLASS; without a class, their table is printed. `torch` needs the extra of
+that name.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import dataclasses
 import pathlib
 
-from keep import keep, understudy
+from keep import HERE, curve, keep, rows_of, understudy
 
 ENV = "cube-single-play-singletask-v0"
 SHAPE = "--policy.hidden 256 256 --policy.activation relu --policy.layer_norm none"
@@ -109,12 +110,30 @@ def by_external_pa_rl(data: str, out: pathlib.Path) -> None:
         library.resume(run, algorithm=algorithm, settings=given, online=1500)
 
 
+def results() -> dict[str, list[dict]]:
+    """The evaluation episodes of every class; the PyTorch module's seeds are runs of their own."""
+    found = {name: rows_of(f"any-{name}") for name in CLASSES if (HERE / f"any-{name}").exists()}
+    return found | {"PyTorch flow": rows_of(*(f"any-torch-seed{i}" for i in range(3)))}
+
+
+def table() -> str:
+    """Success in percent of the clone and after as many live steps for every class."""
+    lines = ["| policy | clone | after 1,500 live steps | each seed |", "|---|---|---|---|"]
+    for name, rows in results().items():
+        percent = lambda points: f"{100 * dict(points)[1500]:.0f}"
+        seeds = ", ".join(percent(curve(rows, seed)) for seed in sorted({row["seed"] for row in rows}))
+        lines.append(f"| {name} | {100 * curve(rows)[0][1]:.0f} | {percent(curve(rows))} | {seeds} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="+", choices=(*CLASSES, "torch"), metavar="CLASS")
+    parser.add_argument("names", nargs="*", metavar="CLASS", help=", ".join((*CLASSES, "torch")))
     parser.add_argument("--data", default=f"../shared/data/{ENV}.npz")
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
     args = parser.parse_args()
+    if unknown := set(args.names) - {*CLASSES, "torch"}:
+        parser.error(f"There is no class {', '.join(sorted(unknown))} here; give some of {', '.join(CLASSES)}, torch.")
     for name in args.names:
         out = args.runs / f"any-{name}"
         if name == "torch":
@@ -125,6 +144,7 @@ def main() -> None:
             kept = [out]
         for run in kept:
             keep(run)
+    print(table())
 
 
 if __name__ == "__main__":

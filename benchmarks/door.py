@@ -15,10 +15,9 @@ have no entropy: their policy climbs Q alone.
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 
-from keep import HERE, keep, understudy
+from keep import HERE, curve, keep, rows_of, understudy
 
 ENV = "AdroitHandDoorSparse-v1"
 RUN = f"--env {ENV} --reward-scale 0.0990099 --reward-bias -0.990099 --utd 1 --seeds 3"
@@ -59,24 +58,13 @@ def reached(points: list[tuple[int, float]], bar: float) -> str:
     return "not in " + f"{points[-1][0] / 1000:g}k" if found is None else f"{found / 1000:g}k"
 
 
-def curve(rows: list[dict], seed: int | None = None) -> list[tuple[int, float]]:
-    """Live steps and mean success of the last evaluation before the first live step and of each one after it, of one
-    seed or of all."""
-    points: dict[int, list[float]] = {}
-    before = max((row["updates"] for row in rows if row["env_steps"] == 0), default=0)
-    for row in rows:
-        if seed in (None, row["seed"]) and (row["env_steps"] or row["updates"] == before):
-            points.setdefault(row["env_steps"], []).append(row["success"])
-    return [(steps, sum(found) / len(found)) for steps, found in points.items()]
-
-
 def table() -> str:
     lines = [
         "| method | before | last | best | steps to 0.5 (seeds) | steps to 0.9 (seeds) |",
         "|---|---|---|---|---|---|",
     ]
     for folder in sorted(HERE.glob("*-door")):
-        rows = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
+        rows = rows_of(folder.name)
         every = curve(rows)
         seeds = [curve(rows, seed) for seed in sorted({row["seed"] for row in rows})]
         before = f"{100 * every[0][1]:.0f}" if every[0][0] == 0 else "–"

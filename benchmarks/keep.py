@@ -32,7 +32,7 @@ def percent(mean, interval) -> str:
     return f"{100 * mean:.0f}" + (f" [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]" if interval else "")
 
 
-def curve(folder: pathlib.Path) -> str:
+def told(folder: pathlib.Path) -> str:
     """Success in percent at every evaluation: "12k 34, 24k 56; live 4k 60"."""
     points: dict[tuple, list[float]] = {}
     for line in (folder / "episodes.jsonl").read_text().splitlines():
@@ -43,6 +43,23 @@ def curve(folder: pathlib.Path) -> str:
     if None in next(iter(points.values())):
         return "–"
     return ", ".join(f"{live}{at / 1000:g}k {100 * sum(s) / len(s):.0f}" for (live, at), s in points.items())
+
+
+def rows_of(*names: str) -> list[dict]:
+    """Evaluation episodes of the results of those names together."""
+    text = "".join((HERE / name / "episodes.jsonl").read_text() for name in names)
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def curve(rows: list[dict], seed: int | None = None) -> list[tuple[int, float]]:
+    """Live steps and mean success of the last evaluation before the first live step and of each one after it, of one
+    seed or of all."""
+    points: dict[int, list[float]] = {}
+    before = max((row["updates"] for row in rows if row["env_steps"] == 0), default=0)
+    for row in rows:
+        if seed in (None, row["seed"]) and (row["env_steps"] or row["updates"] == before):
+            points.setdefault(row["env_steps"], []).append(row["success"])
+    return [(steps, sum(found) / len(found)) for steps, found in points.items()]
 
 
 def offline(folder: pathlib.Path, result: dict) -> str:
@@ -57,7 +74,7 @@ def row(folder: pathlib.Path) -> str:
     return (f"| {folder.name} | `{about['command']}` | {seeds} x {result['episodes']} "
             f"| {offline(folder, result)} "
             f"| {percent(result['success'], result['interval'])} "
-            f"| {percent(result['best_success'], result['best_interval'])} | {curve(folder)} "
+            f"| {percent(result['best_success'], result['best_interval'])} | {told(folder)} "
             f"| {about['note']} |\n")  # fmt: skip
 
 

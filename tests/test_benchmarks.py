@@ -1,0 +1,31 @@
+"""What benchmarks/README.md shows is what the results that are kept say."""
+
+import importlib
+import pathlib
+
+import pytest
+
+HERE = pathlib.Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    return importlib.import_module
+
+
+def test_the_tables_are_those_that_the_scripts_print(script):
+    text = (HERE / "README.md").read_text()
+    tables = {"door": script("door").table(), "any_policy": script("any_policy").table()}
+    tables |= {f"ordering {task}": script("ordering").table(task) for task in script("ordering").PUBLISHED}
+    for name, table in tables.items():
+        assert table in text, (
+            f"benchmarks/README.md has another table than {name}, which prints:\n{table}"
+        )
+
+
+def test_the_pictures_are_drawn_from_what_is_kept(script):
+    pictures = script("pictures")
+    for name, draw in {"any-policy": pictures.any_policy, "door": pictures.door}.items():
+        drawn = (HERE / "results" / f"{name}.svg").read_text()
+        assert drawn == draw(), "draw them again: python benchmarks/pictures.py"
