@@ -366,20 +366,20 @@ class Loop:
         from understudy.evaluate.rollouts import rollouts
 
         c, plan, k = self.counters, self.plan, len(self.plan.seeds)
-        act = self.calls.Player(self.algo, self.state, self.keys[programs.EVALUATE])
+        player = self.calls.Player(self.algo, self.state, self.keys[programs.EVALUATE])
         envs = min(plan.eval_envs, episodes)
+
+        def act(*observed) -> np.ndarray:
+            if self._stop is not None:  # the evaluation will be made anew
+                raise Stopped(self._stop)
+            return player(*observed)
+
         with bar("evaluation", episodes * k, "episodes", leave=False) as progress:
-
-            def played_one(*_):
-                progress.advance()
-                if self._stop is not None:  # the evaluation will be made anew
-                    raise Stopped(self._stop)
-
             env = plan.eval_env or plan.env
             if self.pool is None:
                 self.pool = Pool(env, envs * k)
             played = rollouts(act, env, episodes=episodes, seed=seed, num_envs=envs, policies=k,
-                              on_episode=played_one, pool=self.pool)  # fmt: skip
+                              on_episode=lambda *_: progress.advance(), pool=self.pool)  # fmt: skip
         return [
             {
                 "phase": phase_name, "updates": c.updates, "env_steps": c.env_steps, "seed": plan.seeds[i],
