@@ -10,8 +10,10 @@ import types
 import pytest
 
 from understudy import registry
+from understudy.algorithm import ActorCritic
 from understudy.errors import SettingsError
 from understudy.exchange import keep_policy
+from understudy.run.given import phase_settings
 from understudy.wrappers import action_size_of, core_of
 
 
@@ -225,3 +227,50 @@ def test_a_plug_in_that_does_not_import_is_named(outside):
 
 def test_a_plug_in_does_not_replace_what_is_there(outside):
     assert registry.entries("algorithm")["iql"] == registry.ALGORITHMS["iql"]
+
+
+@pytest.mark.parametrize("name", [n for n, entry in registry.ALGORITHMS.items() if "online_settings" in entry.run])
+def test_what_a_recipe_sets_in_a_phase_is_left_out_with_a_word_where_its_part_was_exchanged(name, capsys):
+    recipe, own = registry.run_of(name), registry.make(name, 2)
+    for which in ("online_settings", "offline_settings"):
+        assert phase_settings(own, [recipe], {}, which) == recipe.get(which, {}), "all of it has its place"
+    assert not capsys.readouterr().err
+    if not isinstance(core_of(own), ActorCritic):
+        return
+    other = registry.adjust(own, {"critic": "iql"})
+    kept = phase_settings(other, [recipe], {"critic.expectile": 0.8}, "online_settings")
+    gone = {k for k in recipe["online_settings"] if k not in kept}
+    assert kept["critic.expectile"] == 0.8 and all(k.startswith("critic.") for k in gone)
+    said = capsys.readouterr().err
+    assert all(k in said for k in gone), said
+    with pytest.raises(SettingsError, match="There is no setting 'critic.weight'"):
+        phase_settings(other, [recipe], {"critic.weight": 1.0}, "online_settings")
+
+
+def test_an_object_may_bring_the_defaults_of_its_run():
+    from understudy.algorithms.external_pa_rl import ExternalPARL
+
+    assert registry.run_of(ExternalPARL) == registry.run_of("pa_rl") == {"switch": "reset-optimizer"}
+    assert registry.run_of(registry.make("iql", 2)) == {}
+
+
+@pytest.mark.parametrize("name, settings, way_out", [
+    ("pa_rl", {"critic": "cal_ql"}, "--critic.importance false --critic.entropy false"),
+    ("pa_rl", {"critic": "sac"}, "--critic.entropy false"),
+    ("rlpd", {"policy": "flow"}, "an algorithm whose extraction only samples"),
+])  # fmt: skip
+def test_a_refused_product_names_a_way_out_that_works(name, settings, way_out):
+    batch = dict.fromkeys((*core_of(registry.make(name, 2, settings)).requires, "mc_returns"))
+    with pytest.raises(SettingsError, match=way_out):
+        core_of(registry.make(name, 2, settings)).check(batch)
+    if way_out.startswith("--"):
+        flags = way_out.replace("--", "").split()
+        known = dict(zip(flags[::2], flags[1::2]))
+        core_of(registry.make(name, 2, settings | {k: v for k, v in known.items()})).check(batch)
+
+
+def test_numbers_that_are_wrong_anyhow_are_not_blamed_on_the_policy_of_a_clone():
+    kept, why = keep_policy(registry.make("ppo", 1), registry.make("bc", 1), {"steps_per_rollout": 250})
+    assert not why and kept["policy"] == "gaussian"
+    kept, why = keep_policy(registry.make("rlpd", 1), registry.make("bc", 1, {"policy": "flow"}), {})
+    assert not kept and "needs a policy with sample_and_log_prob" in why

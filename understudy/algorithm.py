@@ -68,6 +68,7 @@ class Critic:
 
     requires: frozenset[str] = TRANSITION
     needs: tuple[str, ...] = ()
+    without: str = "a critic that asks for less, such as --critic iql"  # the way out of what it needs
 
     def check(self) -> None:
         """Raise SettingsError where its numbers contradict one another; traced or swept ones are taken as they are."""
@@ -192,7 +193,8 @@ class ActorCritic:
         self.critic.check()
         for part in (self.critic, self.extraction):
             check_keys(type(part).__name__, part.requires, batch)
-            check_policy(type(part).__name__, part.needs, self.policy)
+        check_policy(type(self.extraction).__name__, self.extraction.needs, self.policy)
+        check_policy(type(self.critic).__name__, self.critic.needs, self.policy, self.critic.without)
         made_for = self.extraction.made_for
         if made_for is not None and not isinstance(self.policy, made_for):
             refuse_policy(type(self.extraction).__name__, f"of the class {made_for.__name__}", self.policy)
@@ -299,17 +301,20 @@ def check_keys(who: str, requires: frozenset[str], batch: Batch) -> None:
         raise SettingsError(f"{who} needs batch keys {missing}; got {sorted(batch)}. {todo}")
 
 
-def check_policy(who: str, needs: Iterable[str], policy: Any) -> None:
+LESS = "an algorithm whose extraction only samples (iql, ifql, bc)"
+
+
+def check_policy(who: str, needs: Iterable[str], policy: Any, instead: str = LESS) -> None:
     """Raise SettingsError where `policy` lacks a capability, with what to do about it."""
     for need in needs:
         if not hasattr(policy, need):
-            refuse_policy(who, f"with {need} ({CAPABILITIES[need]})", policy)
+            refuse_policy(who, f"with {need} ({CAPABILITIES[need]})", policy, instead)
 
 
-def refuse_policy(who: str, needed: str, policy: Any) -> None:
+def refuse_policy(who: str, needed: str, policy: Any, instead: str = LESS) -> None:
     raise SettingsError(
-        f"{who} needs a policy {needed}; {type(policy).__name__} is not one. Use one (understudy list policies) or an "
-        f"algorithm whose extraction only samples (iql, ifql, bc)."
+        f"{who} needs a policy {needed}; {type(policy).__name__} is not one. Use one (understudy list policies) or "
+        f"{instead}."
     )
 
 

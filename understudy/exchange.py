@@ -19,7 +19,7 @@ def _with_part(algorithm: Algorithm, part: str, name: Any, action_size: int | No
     """The algorithm with the critic or extraction of the recipe `name`, keeping the shape of the networks."""
     core = core_of(algorithm)
     old = getattr(core, part, None)
-    if old is None:
+    if part not in {f.name for f in dataclasses.fields(core)}:
         raise SettingsError(f"{type(core).__name__} has no exchangeable {part}; leave out --{part}.")
     if not isinstance(name, str):
         raise SettingsError(f"{part} is {name!r}; give the name of an algorithm (understudy list algorithms).")
@@ -91,14 +91,23 @@ def keep_policy(
     if policy is None:
         return {}, f"{type(core_of(algorithm)).__name__} has one of its own."
     through = _has_base(policy) and not _has_base(core_of(before).policy) and "policy" not in settings
+
+    def wrong(found: Mapping[str, Any]) -> str:
+        """What the algorithm says against these and the settings, whatever the data."""
+        try:
+            made = core_of(adjust(algorithm, overrides(algorithm, settings, action_size, before=found), action_size))
+            if hasattr(made, "check"):
+                made.check(dict.fromkeys(made.requires))
+        except SettingsError as error:
+            return str(error)
+        return ""
+
     try:
         found = overrides(algorithm, _policy_of(before, "policy.base" if through else "policy"), action_size)
-        made = core_of(adjust(algorithm, overrides(algorithm, settings, action_size, before=found), action_size))
-        if hasattr(made, "check"):
-            made.check(dict.fromkeys(made.requires))  # what it asks of its policy, not of the data
     except SettingsError as error:
         return {}, str(error)
-    return found, ""
+    why = wrong(found)
+    return ({}, why) if why and why != wrong({}) else (found, "")  # what is wrong anyhow is not the policy's fault
 
 
 def _policy_of(algorithm: Algorithm, place: str = "policy") -> dict[str, Any]:

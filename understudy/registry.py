@@ -159,9 +159,9 @@ def _points(group: str):
 
 
 def run_of(algorithm: Any) -> dict[str, Any]:
-    """The run's defaults of an algorithm given by name, registered or not; {} for an object."""
-    found = entries("algorithm").get(algorithm) if isinstance(algorithm, str) else None
-    return dict(found.run) if found is not None else {}
+    """The run's defaults of an algorithm: its entry's where it has a name, an object's own `run` if it has one."""
+    found = entries("algorithm").get(algorithm) if isinstance(algorithm, str) else algorithm
+    return dict(getattr(found, "run", {}))
 
 
 def load(kind: str, name: str) -> Callable[..., Any]:

@@ -201,6 +201,12 @@ def core_of(algorithm: Any) -> Any:
     return core_of(algorithm.algorithm) if isinstance(algorithm, Wrapper) else algorithm
 
 
+def discount_of(algorithm: Any) -> float:
+    """The algorithm's discount, which n-step and Monte-Carlo returns share; 0.99 where it has none."""
+    core = core_of(algorithm)
+    return float(getattr(getattr(core, "critic", core), "discount", 0.99))
+
+
 def with_core(algorithm: Any, core: Any) -> Any:
     """The wrappers of `algorithm` around another core."""
     if not isinstance(algorithm, Wrapper):

@@ -141,7 +141,9 @@ def test_a_run_without_such_a_policy_is_no_beginning_for_one(trained):
 def test_several_seeds_and_stored_proposals_of_chunks_are_refused(pendulum, tmp_path):
     with pytest.raises(SettingsError, match="Linear is one policy outside the compiled code: give one seed"):
         understudy.train(small(Linear(3, 1)), pendulum, out=tmp_path / "a", offline=1, seeds=2, **RUN)
-    with pytest.raises(SettingsError, match="extraction.cached stores proposals of single actions .* leave out chunk"):
+    with pytest.raises(
+        SettingsError, match="extraction.cached stores proposals of single .* there is a Chunked around"
+    ):
         understudy.train("pa_rl", pendulum, out=tmp_path / "b", offline=1,
                          settings={"extraction.cached": True, "chunk": 2}, **RUN)  # fmt: skip
 

@@ -427,8 +427,11 @@ def test_runs_without_a_folder_of_their_own_that_start_together_get_one_each(pen
         return prepare(self, *args, **options)
 
     monkeypatch.setattr(Loop, "prepare", slowly)
-    run = small(pendulum, None)
+    first = lambda: (tmp_path / "runs" / "td3_bc-pendulum-1" / "metrics.jsonl").read_text()
+    run = small(pendulum, None, evaluate=True, episodes=1)
     assert run.path.name == "td3_bc-pendulum-2" and len(list((tmp_path / "runs").iterdir())) == 2
+    assert run.result["finished"] and run.result["episodes"] == 1 and (run.path / "metrics.jsonl").exists()
+    assert len(first().splitlines()) == 1, "each writes into its own"
 
 
 def test_a_wrapper_that_hides_what_is_played_from_an_on_policy_algorithm_is_refused(pendulum, tmp_path):
@@ -451,7 +454,7 @@ def test_another_algorithm_goes_on_with_the_policy_that_was_trained(pendulum, tm
     assert actor and all(np.array_equal(v, after[k]) for k, v in actor.items())
     understudy.resume(run, algorithm="td3_bc", settings={"critic.hidden": (8, 8)}, online=4)
     assert "starts afresh" not in capsys.readouterr().err
-    with pytest.raises(SettingsError, match="sac cannot take over the run's policy: SoftTD needs .* --policy NAME"):
+    with pytest.raises(SettingsError, match="sac cannot take over the run's policy: MaxEnt needs .* --policy NAME"):
         understudy.resume(run.path, algorithm="sac", settings={"critic.hidden": (8, 8)}, online=6)
     fresh = {"critic.hidden": (8, 8), "policy": "tanh_gaussian", "policy.hidden": (8, 8)}
     run = understudy.resume(run.path, algorithm="sac", settings=fresh, online=6)

@@ -273,7 +273,7 @@ def test_every_copy_of_a_critic_starts_afresh(name, where):
 
 def test_an_algorithm_without_a_critic_cannot_reset_it(pendulum, tmp_path):
     settings = {"policy.hidden": (8, 8)}
-    with pytest.raises(SettingsError, match="reset-critic needs an algorithm with a critic"):
+    with pytest.raises(SettingsError, match="reset-critic needs an algorithm with a critic beside the policy"):
         small(pendulum, tmp_path / "run", "bc", online=5, switch="reset-critic", settings=settings)
     assert not (tmp_path / "run").exists()
 

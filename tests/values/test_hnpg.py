@@ -62,7 +62,7 @@ def test_the_critic_learns_returns_of_what_was_played_and_backups_of_data(monkey
     state = algorithm.init(KEY, data)
     from understudy.core import adam, net
 
-    state = type(state)(actor=state.actor, q=net(jnp.float32(0.25), adam(3e-4)), rollout=state.rollout)
+    state = type(state)(actor=state.actor, critic=net(jnp.float32(0.25), adam(3e-4)), rollout=state.rollout)
     state = algorithm.observe(state, played([0], [1], [1], [1], [False]))
     state = algorithm.observe(state, played([0], [2], [4], [1], [True]))  # a time-out
     _, metrics = algorithm.update(state, data, KEY)
@@ -99,7 +99,7 @@ def test_it_finds_the_better_action_from_its_own_play():
         state, metrics = burst(state, jax.random.key(i))
     mode, _ = algorithm.act(state, observations, KEY, greedy=True)
     np.testing.assert_allclose(mode, 0.5, atol=0.1)
-    q = lambda a: float(algorithm.q(state.q.params, jnp.ones((1, 1)), jnp.full((1, 1), a))[0])
+    q = lambda a: float(algorithm.q(state.critic.params, jnp.ones((1, 1)), jnp.full((1, 1), a))[0])
     assert q(0.5) > q(-0.5) + 0.4, "the critic knows actions of the data as well"
 
 

@@ -38,6 +38,7 @@ class CQLState(QState):
 class CQLCritic(BootstrapCritic):
     """TD learning that pushes values of sampled actions below those of recorded ones."""
 
+    without = "a critic without densities: --critic.importance false --critic.entropy false"
     weight: float = leaf(5.0, "weight of the conservative gap; 0 leaves it out", symbol="alpha", low=0.0)
     temperature: float = leaf(1.0, "temperature of the log-sum-exp", low=1e-6)
     gap_min: float = leaf(-1e9, "lower bound of a row's gap; Lagrange recipes use -200")

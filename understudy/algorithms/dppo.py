@@ -63,7 +63,7 @@ class DPPO(OnPolicy):
 
     def check(self, batch: Batch) -> None:
         super().check(batch)
-        if not hasattr(self.policy, "denoised") or self.policy.clip == "noisy":
+        if not isinstance(self.policy, Diffusion) or self.policy.clip == "noisy":
             raise SettingsError(
                 "DPPO needs a policy whose denoising steps are Gaussian: --policy diffusion, its policy.clip not noisy."
             )

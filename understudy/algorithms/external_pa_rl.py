@@ -32,6 +32,7 @@ class ExternalState:
 class ExternalPARL:
     """A critic, action optimisation over given proposals, and the policy that makes them, which only the run calls."""
 
+    run = {"switch": "reset-optimizer"}  # as PA-RL's, see registry.Entry
     critic: Critic
     extraction: ActionOptimisation
     action_size: int = static(help="size of the action vector", symbol="A", low=1)

@@ -36,7 +36,7 @@ class HNPGState:
     """The policy has no optimiser: its Net holds parameters alone."""
 
     actor: Net
-    q: Net
+    critic: Net
     rollout: Rollout = scratch()
 
 
@@ -81,7 +81,7 @@ class HNPG:
         q = self.network.init(key_q, batch["observations"], batch["actions"])
         return HNPGState(
             actor=Net(params=self.policy.init(key_actor, batch["observations"], batch["actions"]), opt=()),
-            q=net(q, adam(self.learning_rate)),
+            critic=net(q, adam(self.learning_rate)),
             rollout=Rollout.empty(batch, self.steps_per_rollout, max(self.lanes, 1)),
         )
 
@@ -111,13 +111,13 @@ class HNPG:
             v = lambda observations: self.v(q, policy, flat(observations), key).reshape(rollout.advantages.shape)
             return rollout.assess(v, self.discount, trace)
 
-        returns = assess(state.q.params, key_return, 1.0).returns.reshape(-1)
+        returns = assess(state.critic.params, key_return, 1.0).returns.reshape(-1)
         following = self.policy.sample(policy, batch["next_observations"], key_next)
-        targets = self.q(state.q.params, batch["next_observations"], following)
+        targets = self.q(state.critic.params, batch["next_observations"], following)
         targets = batch["rewards"] + self.discount * batch["masks"] * targets
         played = flat(rollout.steps)
         step = lambda q: descend(q, adam(self.learning_rate), self.q_loss, played, returns, batch, targets)
-        q = jax.lax.fori_loop(0, self.critic_steps - 1, lambda _, q: step(q)[0], state.q)
+        q = jax.lax.fori_loop(0, self.critic_steps - 1, lambda _, q: step(q)[0], state.critic)
         q, critic_metrics = step(q)
         actions = self.policy.sample(policy, batch["observations"], key_data)
         here = self.v(q.params, policy, batch["observations"], key_value)
@@ -131,7 +131,7 @@ class HNPG:
         log_prob = lambda p: self.policy.log_prob(p, rows["observations"], rows["actions"])
         sizes = (self.max_kl, self.damping, self.iterations)
         policy, metrics = natural_step(log_prob, policy, rows["advantages"], *sizes)
-        state = HNPGState(actor=Net(params=policy, opt=()), q=q, rollout=rollout)
+        state = HNPGState(actor=Net(params=policy, opt=()), critic=q, rollout=rollout)
         return state, prefix("critic", critic_metrics) | prefix("actor", metrics)
 
     def act(self, state: HNPGState, observations, key, carry: Any = (), *, greedy: bool = False):

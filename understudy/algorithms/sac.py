@@ -36,6 +36,7 @@ def soft_next_value(critic: BootstrapCritic, state: QState, batch: Batch, actor,
 class SoftTD(BootstrapCritic):
     """TD learning of the soft value: the policy's entropy counts as reward."""
 
+    without = "a critic without densities: --critic.entropy false"
     entropy: bool = static(True, "count the policy's entropy in backups (a soft value)")
 
     @property

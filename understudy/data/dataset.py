@@ -1,4 +1,4 @@
-"""The one schema of recorded data, its checks at the border, and what is derived from it.
+"""The one schema of recorded data and what is derived from it; its checks at the border are in `checks`.
 
 A trajectory of T transitions has T+1 observations, so that nothing is stored twice and no successor is ever missing.
 Time-outs end a trajectory; only terminations cut a bootstrap.

@@ -1,4 +1,4 @@
-"""A run's logs as arrays per seed and evaluation point, and what they say in numbers.
+"""A run's logs as arrays per seed and evaluation point; what they say in numbers is in `summary` and `switch`.
 
 `read` tolerates what a killed run leaves behind: absent files, a last line cut short, an evaluation half written. What
 was missing or left out is in `Curves.notes`.

@@ -135,7 +135,8 @@ def _antmaze(maze: str, pair: tuple[float, float], alpha: float, eta: float) -> 
             "wsrl": {"critic.lagrange": True, "critic.gap_target": 0.8, "critic.weight": 5.0,
                      "policy.hidden": (256, 256), "critic.hidden": (256, 256, 256, 256)},
             "rlpd": {**RLPD_DEEP, "critic.subset": 1},  # --config.num_min_qs=1: no minimum
-            "pa_rl": {"critic.hidden": (256, 256, 256, 256)},  # PARL README
+            "pa_rl": {"critic.hidden": (256, 256, 256, 256), "critic.head": "hl_gauss", "critic.bins": 128,  # PARL
+                      "critic.v_min": -100.0, "critic.v_max": 0.0},
             "fql": {**WIDE, "critic.backup": "mean", "critic.aggregate": "mean", "extraction.normalise": False,
                     "extraction.alpha": alpha},
             "ifql": {**WIDE, "critic.expectile": 0.9, "extraction.samples": 32},

@@ -37,7 +37,7 @@ def arguments(manifest: dict) -> dict[str, Any]:
     named = {p["name"]: p for p in manifest["phases"]}
     ours, preset, plan = manifest["settings"], manifest["preset"], manifest["plan"]
     base = registry.make(ALGORITHM, 1, {}, preset).critic
-    ensemble = int(ours.get("critic.ensemble", base.ensemble))
+    ensemble = int(ours.get("critic.ensemble", ours.get("ensemble", base.ensemble)))
     known = manifest["overrides"] if preset else ours
     settings = {k: known[k] for k in SIZES if k in known}
     settings |= {"critic.ensemble": ensemble, "critic.subset": min(base.subset, ensemble)}

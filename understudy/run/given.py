@@ -16,9 +16,9 @@ from understudy.data.relabel import RULES
 from understudy.data.replay import HostBuffer, example
 from understudy.errors import DataError, EnvError, SettingsError
 from understudy.progress import say
-from understudy.run.loop import discount_of
 from understudy.run.plan import Plan
-from understudy.wrappers import core_of
+from understudy.settings import fields, numbers
+from understudy.wrappers import core_of, discount_of
 
 DEVICE_BYTES = 4 << 30  # a data set larger than this stays on the host
 FRACTIONS = ("utd", "offline_share", "reward_scale", "reward_bias", "checkpoint_every")
@@ -119,6 +119,26 @@ def number_of(name: str, given, default: float):
     return kind(number)
 
 
+def phase_settings(algo, bring, asked, which: str) -> dict[str, float]:
+    """Settings that hold in one phase, by full name.
+
+    Args:
+      algo: the algorithm, with its parts as they were chosen.
+      bring: what recipe and preset say of the run; settings of a part that was exchanged are left out, with a word.
+      asked: what the user gave; nothing of it is left out.
+      which: "offline_settings" or "online_settings".
+
+    Raises:
+      SettingsError: `asked` has a setting that is none of the algorithm's, or structure."""
+    known, phase = {s.name for s in fields(algo)}, which.partition("_")[0]
+    found: dict[str, float] = {}
+    for own in (b.get(which) or {} for b in bring):
+        if left := [f"{k} {v:g}" for k, v in own.items() if k not in known]:
+            say(f"{' and '.join(left)}, which the recipe sets {phase}, has no place in the parts that were chosen.")
+        found |= numbers(algo, {k: v for k, v in own.items() if k in known})
+    return found | numbers(algo, asked or {})
+
+
 def check_fit(algo, p: Plan, data, done: int = 0) -> None:
     """Refuse phases that the algorithm cannot learn in, and chunks that the sampler cannot make; `done`: phases that
     are over, with whatever algorithm. Raises SettingsError or DataError."""
@@ -142,8 +162,8 @@ def check_fit(algo, p: Plan, data, done: int = 0) -> None:
         )
     if "candidates" in algo.requires and core_of(algo) is not algo:
         raise SettingsError(
-            "extraction.cached stores proposals of single actions at single observations; leave out chunk and history, "
-            "or let the policy be sampled in each update: extraction.cached = False."
+            f"extraction.cached stores proposals of single actions at single observations, and there is a "
+            f"{type(algo).__name__} around the algorithm; leave that out, or give --extraction.cached false."
         )
     shared = any(hasattr(x, "demo_share") for x in (algo, core_of(algo), getattr(core_of(algo), "critic", None)))
     if shared and any(phase.anneal for phase in p.phases[done:]):

@@ -22,16 +22,15 @@ from understudy.data.samplers import Sampler, successes
 from understudy.errors import DivergenceError, SettingsError
 from understudy.evaluate.statistics import successes_of
 from understudy.progress import bar, say
-from understudy.run import candidates, checkpoint, external, programs, ring
+from understudy.run import candidates, checkpoint, external, programs, record, ring
 from understudy.run.cache import keep_compiled
 from understudy.run.collect import Collector
 from understudy.run.folder import RunFolder
 from understudy.run.phases import Phase, settle
 from understudy.run.plan import UNEVALUATED, Counters, Plan, whole
 from understudy.run.prefetch import Prefetch
-from understudy.run.record import LOG_SECONDS, Record
 from understudy.run.switch import at_update, critic_of, start_afresh
-from understudy.wrappers import core_of, shaped
+from understudy.wrappers import core_of, discount_of, shaped
 
 CHUNK_MOST = 5000  # updates in one compiled call
 HOST_CHUNK = 50  # updates whose batches are read ahead from the host
@@ -57,7 +56,7 @@ class Loop:
 
     def __init__(self, algo, plan: Plan, folder: RunFolder, data, example: dict):
         self.plan, self.folder, self.example = plan, folder, example
-        self.record = Record(folder, plan.seeds, plan.num_envs)
+        self.record = record.Record(folder, plan.seeds, plan.num_envs)
         self.given = algo
         self.algo = settle(algo, plan.phases, plan.num_envs)  # as it is in the current phase
         self.calls = external.programs_of(self.algo)
@@ -80,6 +79,10 @@ class Loop:
         self._saved_at = time.monotonic()
         self.identity: dict = {}  # what made the algorithm, and what was asked for since, for the checkpoints
         self._fresh = True  # no checkpoint was gone back to
+
+    def write_to(self, folder: RunFolder) -> None:
+        """Another folder, where nothing was written yet."""
+        self.folder = self.record.folder = folder
 
     # --- set-up -------------------------------------------------------------------------------------------------
 
@@ -104,7 +107,9 @@ class Loop:
             self._fresh = False
         to_enter = self.plan.phases[self.counters.phase + self.counters.entered :]
         if any("critic" in p.reset for p in to_enter) and not jax.tree.leaves(critic_of(self.state)):
-            raise SettingsError("reset-critic needs an algorithm with a critic, and this one has none; leave it out.")
+            raise SettingsError(
+                "reset-critic needs an algorithm with a critic beside the policy, and this one has none; leave it out."
+            )
 
     def _example_batch(self) -> dict:
         """A batch of one with every key that the sampler will give, in its shapes."""
@@ -265,7 +270,7 @@ class Loop:
         totals, bad = np.asarray(totals), np.asarray(bad)
         if self._compiled and self.host is None:
             rate = count / (time.monotonic() - begin)
-            self._chunk = int(min(max(rate * LOG_SECONDS, 1), 4 * self._chunk, CHUNK_MOST))
+            self._chunk = int(min(max(rate * record.LOG_SECONDS, 1), 4 * self._chunk, CHUNK_MOST))
         self._compiled = True
         if (bad != programs.NEVER).any():
             raise self.record.diverged(int(bad.min()), bad == bad.min())
@@ -489,12 +494,6 @@ class Loop:
             self.pool.close()
             self.pool = None
         self.record.close()
-
-
-def discount_of(algo) -> float:
-    """The algorithm's discount, which n-step and Monte-Carlo returns share; 0.99 where it has none."""
-    algo = core_of(algo)
-    return float(getattr(getattr(algo, "critic", algo), "discount", 0.99))
 
 
 def describe_rows(rows: list[dict]) -> str:

@@ -22,12 +22,16 @@ class Record:
       folder: where the lines go.
       seeds: of the run, K.
       lanes: parallel environments of each seed.
+
+    Attributes:
+      names: of the metrics, in the algorithm's order.
       sinks: further writers, with `scalars(updates, env_steps, values)` and `close()`.
     """
 
-    def __init__(self, folder: RunFolder, seeds: tuple[int, ...], lanes: int, sinks=()):
-        self.folder, self.seeds, self.lanes, self.sinks = folder, seeds, lanes, tuple(sinks)
-        self.names: tuple[str, ...] = ()  # of the metrics
+    def __init__(self, folder: RunFolder, seeds: tuple[int, ...], lanes: int):
+        self.folder, self.seeds, self.lanes = folder, seeds, lanes
+        self.names: tuple[str, ...] = ()
+        self.sinks: tuple = ()
         self._pending: list = []
         self._finished: list = []
         self._logged_at = self._clock = time.monotonic()

@@ -23,6 +23,7 @@ from understudy.run.given import (
     introduce,
     now,
     number_of,
+    phase_settings,
     spec_of,
     versions,
 )
@@ -275,7 +276,8 @@ def _learner(folder: RunFolder, manifest: dict, identity: dict, algorithm, setti
         identity = {"algorithm": canonical(algorithm), "object": None if given is None else type(given).__name__,
                     "overrides": new, "preset": None}  # fmt: skip
         changed = {"algorithm": identity["algorithm"] or identity["object"], "settings": new}
-        algo, recipe = registry.adjust(base, new, size), registry.run_of(identity["algorithm"])
+        algo = registry.adjust(base, new, size)
+        recipe = registry.run_of(identity["algorithm"] or algo)
         return _Learner(algo, before, identity, changed, set(), recipe)
     if not settings:
         return _Learner(before, before, identity, {}, {s.name for s in fields(before)}, {})
@@ -290,15 +292,13 @@ def _first_live(manifest: dict, learner: _Learner, live: dict, data) -> dict:
     """What `plan` takes for an online phase that is new: `live` where the user gave it, else the recipe of another
     algorithm, else what `train` was given."""
     from understudy import registry
-    from understudy.settings import numbers
 
     stored, recipe = manifest.get("live", {}), learner.recipe
     check_switch(live.get("switch"), data)
     share = {"offline_share": stored.get("offline_share") if data is not None else None}
-    own_run = {"reset": registry.run_of(learner.identity["algorithm"]).get("reset")}
+    own_run = {"reset": registry.run_of(learner.identity["algorithm"] or learner.algo).get("reset")}
     settings = {k: v for k, v in stored.get("online_settings", {}).items() if k in learner.keeps}
-    for own in (recipe.get("online_settings"), live.get("online_settings")):
-        settings |= numbers(learner.algo, own or {})
+    settings |= phase_settings(learner.algo, [recipe], live.get("online_settings"), "online_settings")
     return {
         "utd": number_of("utd", live.get("utd"), recipe.get("utd", stored.get("utd", 1.0))),
         "switch": resolve(share, {"switch": manifest.get("switch")}, own_run, recipe, live),
@@ -314,7 +314,9 @@ def _extend(phases: list[Phase], totals: dict[str, int], data: bool, env, live: 
         found = [i for i, p in enumerate(phases) if p.name == name]
         if not found and name == "online":
             if env is None:
-                raise SettingsError("An online phase needs an environment, and the run has none; train with --env ID.")
+                raise SettingsError(
+                    "An online phase needs an environment, and the run has none; name it with --env ID."
+                )
             held = live | {"online_settings": live["online_settings"].items()}
             held["switch"], switch = dataclasses.replace(held["switch"], retrain=None), held["switch"]
             phases += plan(online=total, data=data, pretrained=any(p.updates for p in phases), **held)

@@ -25,6 +25,7 @@ from understudy.run.given import (
     introduce,
     now,
     number_of,
+    phase_settings,
     seeds_of,
     spec_of,
     versions,
@@ -119,7 +120,7 @@ def train(
     from understudy.data import load as load_data
     from understudy.envs import describe
 
-    recipe = registry.run_of(canonical(algorithm))
+    recipe = registry.run_of(canonical(algorithm) or algorithm)
     published = presets.get(preset).run_for(canonical(algorithm) or "") if preset else {}
     run_settings = recipe | published
     given = {"switch": switch, "offline_share": number_of("offline_share", offline_share, None),
@@ -168,13 +169,10 @@ def train(
         )
     if baseline:
         baseline_module.check(canonical(algorithm), data, online)
+    bring = [recipe, published]
     live = {"utd": pick(utd, "utd", 1.0), "offline_share": pick(offline_share, "offline_share", SHARE),
-            "online_settings": {}}  # fmt: skip
-    for own in (recipe.get("online_settings"), published.get("online_settings"), online_settings):
-        live["online_settings"] |= settings_module.numbers(algo, own or {})
-    before = {}
-    for own in (recipe.get("offline_settings"), published.get("offline_settings"), offline_settings):
-        before |= settings_module.numbers(algo, own or {})
+            "online_settings": phase_settings(algo, bring, online_settings, "online_settings")}  # fmt: skip
+    before = phase_settings(algo, bring, offline_settings, "offline_settings")
     phases = plan(
         offline=offline, online=online, utd=live["utd"], switch=chosen, data=data is not None,
         offline_settings=before.items(), online_settings=live["online_settings"].items(),
@@ -241,7 +239,8 @@ def train(
         except Taken:
             if out is not None:
                 raise
-            folder = loop.folder = RunFolder(fresh_folder(name, data, env))  # another run was faster
+            folder = RunFolder(fresh_folder(name, data, env))  # another run was faster
+            loop.write_to(folder)
     try:
         folder.write_manifest(manifest)
     except BaseException:
