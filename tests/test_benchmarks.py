@@ -19,9 +19,7 @@ def test_the_tables_are_those_that_the_scripts_print(script):
     tables = {"door": script("door").table(), "any_policy": script("any_policy").table()}
     tables |= {f"ordering {task}": script("ordering").table(task) for task in script("ordering").PUBLISHED}
     for name, table in tables.items():
-        assert table in text, (
-            f"benchmarks/README.md has another table than {name}, which prints:\n{table}"
-        )
+        assert table in text, f"benchmarks/README.md has another table than {name}, which prints:\n{table}"
 
 
 def test_the_pictures_are_drawn_from_what_is_kept(script):
