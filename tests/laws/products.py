@@ -1,6 +1,6 @@
 """The parts that products are made of, small; and which of them fit, as docs/products.md has it.
 
-python tests/laws/products.py     writes docs/products.md anew
+PYTHONPATH=tests python tests/laws/products.py     writes docs/products.md anew
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def page() -> str:
         "An algorithm is a critic x an extraction x a policy. A product runs where all three pairs fit; else it is",
         "refused when it is made, with what is missing. Of the "
         f"{len(both):,} products in the laws (parts in several settings) {run:,} run",
-        f"and {len(both) - run:,} are refused. Written by `python tests/laws/products.py`.",
+        f"and {len(both) - run:,} are refused. Written by `PYTHONPATH=tests python tests/laws/products.py`.",
         "",
         "## Policy and extraction: how the policy improves",
         "",

@@ -10,6 +10,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from quick import FLAGS
 
 HERE = pathlib.Path(__file__).parent
 
@@ -40,12 +41,14 @@ def pendulum(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def start(pendulum, tmp_path_factory):
-    """Start `small_run.py` in a process: start(out, seeds, algorithm, switch) -> Popen."""
+    """Start `small_run.py` in a process: start(out, seeds, algorithm, switch) -> Popen. TD3+BC alone is compiled as for
+    a user; what is named with settings or a switch is compiled quickly."""
     cache = tmp_path_factory.mktemp("cache")
 
     def go(out, seeds=1, algorithm="td3_bc", *switch: str, dies_after: int | None = None) -> subprocess.Popen:
         command = [sys.executable, str(HERE / "small_run.py"), str(out), str(pendulum), str(seeds), algorithm, *switch]
         env = os.environ | {"UNDERSTUDY_CACHE": str(cache)}
+        env |= {"XLA_FLAGS": FLAGS} if switch or " " in algorithm else {}
         env |= {"DIES_AFTER": str(dies_after)} if dies_after is not None else {}
         return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 

@@ -107,7 +107,7 @@ def assert_kills_change_nothing(start, what, whole, out, moments) -> None:
 
 def test_what_acting_remembers_is_resumed_too(start, uninterrupted, tmp_path):
     """Killed in the middle of chunks, with a history: the rest of each chunk is played as it was planned."""
-    what = (2, "qc_fql chunk=7 history=3 policy.steps=3 policy.hidden=32 critic.hidden=32")
+    what = (2, "qc_fql chunk=5 history=2 policy.steps=2 policy.hidden=32 critic.hidden=32")
     whole = uninterrupted(*what)
     carried = [k for k in end_state(whole) if "['carry']" in k]
     assert len(carried) == 4, carried  # plan, left, past, begun
