@@ -84,4 +84,4 @@ def test_every_product_trains_for_100_steps(critic):
 def test_most_products_run_and_the_page_says_so():
     runs = [not products.lacking(*parts) for parts in itertools.product(*PARTS)]
     assert sum(runs) > len(runs) / 3
-    assert products.PAGE.read_text() == products.page(), "write it anew: python tests/laws/products.py"
+    assert products.PAGE.read_text() == products.page(), "write it anew: PYTHONPATH=tests python tests/laws/products.py"
