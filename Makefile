@@ -32,7 +32,7 @@ test: setup-test
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not learning and not slow"
 
 learn: setup-test          # the long checks: learning on real tasks, and every product for 100 steps; some hours
-	$(VENV)/bin/python -m pytest -m "learning or slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "learning or slow"
 
 bench: setup
 	$(VENV)/bin/python benchmarks/speed.py
