@@ -49,6 +49,11 @@ class Wrapper:
         return getattr(self.algorithm, "chunk", 0)
 
     @property
+    def masked(self) -> bool:
+        """Whether chunks that a termination cuts short are left out."""
+        return getattr(self.algorithm, "masked", False)
+
+    @property
     def history(self) -> int:
         """Observations in a history, 0 where they are single."""
         return getattr(self.algorithm, "history", 0)
@@ -71,6 +76,7 @@ class Chunked(Wrapper):
 
     algorithm: Algorithm = through()
     chunk: int = static(5, "actions in a chunk, played one after the other", symbol="h", low=1)
+    masked: bool = static(False, "leave out chunks that a termination cuts short, instead of padding them")
 
     @property
     def inner(self) -> Any:

@@ -52,7 +52,6 @@ def test_a_chunk_that_a_time_out_would_cut_begins_earlier():
     # Transitions 2 and 3 have no three successors; the last trajectory has only two, and the chunk before takes over.
     np.testing.assert_allclose(batch["observations"][:, 0], [0, 1, 1, 1, 1, 1])
     np.testing.assert_allclose(batch["actions"][..., 0], [[0, 10, 20], *[[10, 20, 30]] * 5])
-    np.testing.assert_allclose(batch["valids"], 1)
     np.testing.assert_allclose(batch["rewards"], [1 + 1 + 1, *[2 + 2 + 2] * 5])
     np.testing.assert_allclose(batch["masks"], 0.25)
     np.testing.assert_allclose(batch["next_observations"][:, 0], [2.5, *[3.5] * 5])
@@ -67,23 +66,24 @@ def test_a_chunk_that_is_not_whole_gives_its_place_to_another_of_its_own_batch()
         assert first(begins([5, 4, 1, 0])) == [0, 0, 1, 0], "the last stands in for those before the first"
         assert first(begins([0, 4, 5, 2], 2)) == [0, 0, 1, 1], "two batches"
         alone = begins([4, 5])
-        assert first(alone) == [4, 4] and alone["valids"].tolist() == [[1, 1, 0]] * 2, "there is no other"
+        assert first(alone) == [4, 4] and alone["actions"][..., 0].tolist() == [[40, 50, 50]] * 2, "there is no other"
 
 
 def test_a_chunk_that_a_termination_cuts_stays_where_it_is_and_is_padded():
     buffer = Buffer.full(columns([0, 0, 0, 1, 0, 0, 0], masks=[1, 1, 1, 0, 1, 1, 1]))
     batch = read(buffer, [1, 2, 3], chunk=3)
     np.testing.assert_allclose(batch["actions"][..., 0], [[10, 20, 30], [20, 30, 30], [30, 30, 30]])
-    np.testing.assert_allclose(batch["valids"], [[1, 1, 1], [1, 1, 0], [1, 0, 0]])
     np.testing.assert_allclose(batch["rewards"], [2 + 2 + 2, 4 + 4, 8])
     np.testing.assert_allclose(batch["masks"], [0, 0, 0])
+    for as_given in (lambda x: x, jax.numpy.asarray):  # or another of its batch has its place
+        batch = Sampler(chunk=3, masked=True).read(buffer, as_given(np.array([0, 2, 3, 1, 5])))
+        np.testing.assert_allclose(batch["observations"][:, 0], [0, 0, 0, 1, 4])
 
 
 def test_a_chunk_goes_on_where_a_recording_goes_on_after_a_success():
     buffer = Buffer.full(columns([0, 0, 0, 0, 1], masks=[1, 0, 1, 1, 1]))
     batch = read(buffer, [0, 1], chunk=3, next_actions=True)
     np.testing.assert_allclose(batch["actions"][..., 0], [[0, 10, 20], [10, 20, 30]])
-    np.testing.assert_allclose(batch["valids"], 1)
     np.testing.assert_allclose(batch["rewards"], [1 + 1, 2])  # nothing after the success counts
     np.testing.assert_allclose(batch["masks"], [0, 0])
     np.testing.assert_allclose(batch["next_actions"][..., 0], [[30, 40, 40], [40, 40, 40]])

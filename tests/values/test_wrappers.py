@@ -121,6 +121,10 @@ def test_settings_keep_their_names_inside_wrappers():
     more = registry.overrides(registry.make("iql", 2), {"history": 3}, before=recorded)
     assert more == recorded | {"history": 3}
     assert registry.make("qc", 2, {"chunk": 7}).chunk == 7
+    assert (
+        registry.make("qc", 2, {"masked": "true", "history": 2}).masked
+        and not registry.make("iql", 2, {"chunk": 2}).masked
+    )
 
 
 def test_batches_of_another_shape_are_refused():

@@ -8,8 +8,8 @@ To act: the best of N chunks of the flow. QC-FQL is FQL (algorithms/fql.py) over
 Candidates are compared under the current networks, in the backup as when acting.
 Deviations: a chunk that a time-out would cut begins earlier instead of being masked, so that it ends with the
 trajectory, and where that is too short another of the batch takes its place (where there is any: the first h - 1 live
-steps alone are padded); one cut by a termination keeps its return and is padded with its last action, where the authors
-mask it.
+steps alone are padded); one cut by a termination keeps its return and is padded with its last action, unless masked is
+true, as with the authors.
 """
 
 from __future__ import annotations

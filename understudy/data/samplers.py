@@ -48,6 +48,7 @@ class Sampler:
     shares: tuple[tuple[str, float], ...] = static((("prior", 1.0),), "share of each source in a batch")
     n_step: int = static(1, "steps summed into a return before bootstrapping", symbol="n", low=1)
     chunk: int = static(0, "actions in a chunk, 0: single actions", symbol="h", low=0)
+    masked: bool = static(False, "leave out chunks that a termination cuts short")
     history: int = static(0, "observations in a history, oldest first, 0: single observations", symbol="H", low=0)
     next_actions: bool = static(False, "add next_actions [B, A] and next_valids [B]")
     discount: float = leaf(0.99, "discount inside n-step and chunk returns", symbol="gamma", low=0.0, high=1.0)
@@ -78,7 +79,7 @@ class Sampler:
         """The batch at `positions` [B] of one source; numpy from the host, jax from the device, equal values. Several
         batches of `rows` each may be read at once.
 
-        With `chunk` = h: actions [B, h, A] and valids [B, h], 0 where nothing was recorded any more, and rewards, masks
+        With `chunk` = h: actions [B, h, A], the last one again where nothing was recorded any more, and rewards, masks
         and next_observations of the h steps together. With `history` = H every observation is [B, H, ...]."""
         xp = np if isinstance(positions, np.ndarray) else jnp
         names = [k for k in source.data if k != "ends"]
@@ -95,7 +96,7 @@ class Sampler:
                 rewards, masks = batch["rewards"], batch["masks"]
             going = alive = xp.ones(positions.shape, bool)
             at, weight = positions, xp.ones(positions.shape, np.float32)
-            actions, valids = [batch["actions"]], [alive.astype(np.float32)]
+            actions = [batch["actions"]]
             for _ in range(steps - 1):
                 onward, exists = source.successor(at)
                 going = going & exists
@@ -109,9 +110,8 @@ class Sampler:
                     masks = xp.where(alive, masks * source.take("masks", at), masks)
                 last = xp.where(alive, at, last)
                 actions.append(source.take("actions", at))
-                valids.append(going.astype(np.float32))
             if self.chunk:
-                batch["actions"], batch["valids"] = xp.stack(actions, 1), xp.stack(valids, 1)  # [B, h, A], [B, h]
+                batch["actions"] = xp.stack(actions, 1)  # [B, h, A]
             if steps > 1 and learns:
                 # The bootstrap is gamma^n' away: one factor gamma is the critic's, the rest goes into the mask.
                 batch["rewards"], batch["masks"] = rewards.astype(np.float32), (masks * weight).astype(np.float32)
@@ -128,7 +128,8 @@ class Sampler:
 
     def back(self, source, positions) -> tuple:
         """Where chunks begin: a chunk that a trajectory's end cuts short, other than by a termination, begins as many
-        steps earlier as it lacks, so that it ends with the trajectory; and whether there were so many."""
+        steps earlier as it lacks, so that it ends with the trajectory; and whether there were so many, or, where it was
+        a termination, whether the chunk stays."""
         xp = np if isinstance(positions, np.ndarray) else jnp
         going, at, missing = xp.ones(positions.shape, bool), positions, xp.zeros(positions.shape, np.int32)
         terminated = xp.zeros(positions.shape, bool)
@@ -141,8 +142,8 @@ class Sampler:
             missing = missing + ~going
         if "masks" in source.data:
             terminated = terminated | (source.take("masks", at) == 0)
+        whole = ~(terminated & (missing > 0)) if self.masked else xp.ones(positions.shape, bool)
         missing = xp.where(terminated, 0, missing)
-        whole = xp.ones(positions.shape, bool)
         for i in range(self.chunk - 1):
             before, exists = source.predecessor(positions)
             whole = whole & (exists | (missing <= i))

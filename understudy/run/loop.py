@@ -128,6 +128,7 @@ class Loop:
             shares=tuple((n, s) for n, s in shares if s > 0),
             n_step=self.plan.n_step,
             chunk=getattr(self.algo, "chunk", 0),
+            masked=getattr(self.algo, "masked", False),
             history=getattr(self.algo, "history", 0),
             next_actions="next_actions" in self.algo.requires,
             discount=discount_of(self.algo),
