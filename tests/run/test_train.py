@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import resource
+import signal
 import subprocess
 import sys
 import textwrap
@@ -164,6 +165,23 @@ def test_nan_actions_of_a_live_policy_stop_the_run_with_the_metric(pendulum, tmp
     settings = SMALL | {"critic.learning_rate": 1e30, "learning_rate": 1e30}
     with pytest.raises(DivergenceError, match=r"became NaN (or infinite at|by) update \d+.*last good checkpoint"):
         small(pendulum, tmp_path / "run", offline=0, online=200, settings=settings, evaluate=False)
+
+
+def test_an_evaluation_stops_at_its_next_step_and_is_made_anew(pendulum, tmp_path, monkeypatch):
+    call, steps = programs.Player.__call__, []
+
+    def asked(self, *observed):
+        steps.append(observed[1])
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return call(self, *observed)
+
+    monkeypatch.setattr(programs.Player, "__call__", asked)
+    with pytest.raises(KeyboardInterrupt):
+        small(pendulum, tmp_path / "run", evaluate=True)
+    assert steps == [0, 1, 2] and not (tmp_path / "run" / "result.json").exists()
+    run = understudy.resume(tmp_path / "run")
+    assert len(steps) == 3 + 200 and run.result["episodes"] == 2 and run.result["finished"]
 
 
 def test_policies_of_dictionaries_of_observations_act(tmp_path):

@@ -55,7 +55,7 @@ class Loop:
     """
 
     def __init__(self, algo, plan: Plan, folder: RunFolder, data, example: dict):
-        self.plan, self.folder, self.example = plan, folder, example
+        self.plan, self.example = plan, example
         self.record = record.Record(folder, plan.seeds, plan.num_envs)
         self.given = algo
         self.algo = settle(algo, plan.phases, plan.num_envs)  # as it is in the current phase
@@ -80,9 +80,10 @@ class Loop:
         self.identity: dict = {}  # what made the algorithm, and what was asked for since, for the checkpoints
         self._fresh = True  # no checkpoint was gone back to
 
-    def write_to(self, folder: RunFolder) -> None:
-        """Another folder, where nothing was written yet."""
-        self.folder = self.record.folder = folder
+    @property
+    def folder(self) -> RunFolder:
+        """Where it is written."""
+        return self.record.folder
 
     # --- set-up -------------------------------------------------------------------------------------------------
 
@@ -362,8 +363,8 @@ class Loop:
         if not plan.evaluate or plan.env is None or c.evaluated == (c.phase, c.unit):
             return
         rows = self.evaluation_rows(plan.episodes, plan.eval_seed, phase_name)
-        c.evaluated = (c.phase, c.unit)
         self.record.evaluated(c, rows)
+        c.evaluated = (c.phase, c.unit)
         say(f"  {phase_name} at {c.updates:,} updates, {c.env_steps:,} steps: {describe_rows(rows)}")
 
     def evaluation_rows(self, episodes: int, seed: int, phase_name: str) -> list[dict]:
@@ -399,12 +400,12 @@ class Loop:
 
     def _pause(self) -> None:
         """Between calls: stop if asked to, checkpoint if it is time."""
+        if self._stop is None and time.monotonic() - self._saved_at <= self.plan.checkpoint_every:
+            return
+        self.record.log(self.counters, self.plan.phases[self.counters.phase].name, force=True)
         if self._stop is not None:
-            self.record.log(self.counters, self.plan.phases[self.counters.phase].name, force=True)
             raise Stopped(self._stop)
-        if time.monotonic() - self._saved_at > self.plan.checkpoint_every:
-            self.record.log(self.counters, self.plan.phases[self.counters.phase].name, force=True)
-            self.save()
+        self.save()
 
     def save(self) -> None:
         """Write a checkpoint of everything the rest of the run depends on."""

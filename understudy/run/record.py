@@ -32,17 +32,18 @@ class Record:
         self.folder, self.seeds, self.lanes = folder, seeds, lanes
         self.names: tuple[str, ...] = ()
         self.sinks: tuple = ()
-        self._pending: list = []
+        self._sums: list = []  # (metrics, updates) of whole calls
+        self._live: list = []  # (metrics, number) of vector steps
         self._finished: list = []
         self._logged_at = self._clock = time.monotonic()
 
     def add(self, sums, count: int) -> None:
         """`count` updates whose metrics sum to `sums` [K, M] and were found finite."""
-        self._pending.append((sums, count))
+        self._sums.append((sums, count))
 
     def add_live(self, metrics, number: int) -> None:
         """One vector step's metrics [K, M], which may still be under way on the device; `number` counts updates."""
-        self._pending.append((metrics, 1, number))
+        self._live.append((metrics, number))
 
     def add_episodes(self, finished: list) -> None:
         """Live episodes that have ended."""
@@ -56,13 +57,14 @@ class Record:
     def log(self, counters: Counters, phase: str, force: bool = False) -> dict:
         """Write a line if it is time, or anyway; return what the progress bar shows. Raises DivergenceError where a
         metric is not finite."""
-        if not (force or time.monotonic() - self._logged_at > LOG_SECONDS) or not (self._pending or self._finished):
+        learned = self._sums or self._live
+        if not (force or time.monotonic() - self._logged_at > LOG_SECONDS) or not (learned or self._finished):
             return {}
         self.count_seconds(counters)
         row = {"phase": phase, "updates": counters.updates, "env_steps": counters.env_steps,
                "seconds": round(counters.seconds, 3)}  # fmt: skip
         values = {}
-        if self._pending:
+        if learned:
             mean = self._mean()
             row["metrics"] = {n: [round(float(v), 6) for v in mean[:, i]] for i, n in enumerate(self.names)}
             values = {n: float(mean[:, i].mean()) for i, n in enumerate(self.names)}
@@ -73,18 +75,18 @@ class Record:
             values |= _outcome("train", row["episodes"]["return"], row["episodes"]["success"])
         self.folder.append("metrics.jsonl", [row])
         self._scalars(counters, values)
-        self._pending, self._finished, self._logged_at = [], [], time.monotonic()
+        self._sums, self._live, self._finished, self._logged_at = [], [], [], time.monotonic()
         return {k.split("/")[-1]: v for k, v in values.items() if k in SHOWN}
 
     def _mean(self) -> np.ndarray:
         """Metrics [K, M] averaged over the updates since the last line."""
-        if len(self._pending[0]) == 2:
-            return sum(sums for sums, _ in self._pending) / sum(n for _, n in self._pending)
-        each = np.stack([np.asarray(m) for m, _, _ in self._pending])  # live: [T, K, M]
+        if self._sums:
+            return sum(sums for sums, _ in self._sums) / sum(n for _, n in self._sums)
+        each = np.stack([np.asarray(m) for m, _ in self._live])  # [T, K, M]
         bad = ~np.isfinite(each)
         if bad.any():
             first = int(bad.any((1, 2)).argmax())
-            raise self.diverged(self._pending[first][2], bad[first])
+            raise self.diverged(self._live[first][1], bad[first])
         return each.mean(0)
 
     def count_seconds(self, counters: Counters) -> None:

@@ -240,7 +240,7 @@ def train(
             if out is not None:
                 raise
             folder = RunFolder(fresh_folder(name, data, env))  # another run was faster
-            loop.write_to(folder)
+            loop.record.folder = folder
     try:
         folder.write_manifest(manifest)
     except BaseException:
