@@ -20,7 +20,7 @@ from understudy.policies.one_step_flow import OneStepFlow
 
 KEY = jax.random.key(0)
 HALF = 0.5 * math.log(3)  # tanh(HALF) = 1/2
-close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
+assert_close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,17 +47,17 @@ def half(constant, batch):
 def test_imitate_is_the_mean_of_the_policys_loss(half, batch):
     policy, params = half
     loss, metrics = Imitate().loss(params, (), policy, None, (), batch, KEY)
-    close(loss, (0.25 + 1.25) / 2)  # |(0, .5)|^2, |(.5, 1)|^2
-    close(metrics["imitation"], loss)
+    assert_close(loss, (0.25 + 1.25) / 2)  # |(0, .5)|^2, |(.5, 1)|^2
+    assert_close(metrics["imitation"], loss)
 
 
 def test_awr_weighs_imitation_by_the_exponential_advantage(half, batch):
     policy, params = half
     loss, metrics = AWR(beta=math.log(2), clip=100.0).loss(params, (), policy, KnownCritic(), (), batch, KEY)
-    close(loss, (2 * 0.25 + 0.5 * 1.25) / 2)
-    close(metrics["weight"], 1.25)
+    assert_close(loss, (2 * 0.25 + 0.5 * 1.25) / 2)
+    assert_close(metrics["weight"], 1.25)
     loss, _ = AWR(beta=math.log(2), clip=1.5).loss(params, (), policy, KnownCritic(), (), batch, KEY)
-    close(loss, (1.5 * 0.25 + 0.5 * 1.25) / 2)
+    assert_close(loss, (1.5 * 0.25 + 0.5 * 1.25) / 2)
 
 
 @pytest.mark.parametrize("normalise, value", [(True, 1.0), (False, 4.0)])
@@ -65,8 +65,8 @@ def test_ddpg_bc_trades_the_value_against_imitation(half, batch, normalise, valu
     policy, params = half
     extraction = DDPGBC(alpha=0.4, normalise=normalise)
     loss, metrics = extraction.loss(params, (), policy, KnownCritic(scale=4.0), (), batch, KEY)
-    close(metrics["q"], 4.0)
-    close(loss, 0.4 * 0.75 - value)
+    assert_close(metrics["q"], 4.0)
+    assert_close(loss, 0.4 * 0.75 - value)
 
 
 def test_ddpg_bc_gradient_has_both_parts(half, batch):
@@ -74,12 +74,12 @@ def test_ddpg_bc_gradient_has_both_parts(half, batch):
     loss = lambda p: DDPGBC(alpha=0.4, normalise=False).loss(p, (), policy, KnownCritic(4.0), (), batch, KEY)[0]
     bias = jax.grad(loss)(params)["params"]["Dense_1"]["bias"]
     # d a / d b = 3/4; imitation 2 (a - a_data), mean over the two rows: (.25, .75); value 4
-    close(bias, [0.75 * (0.4 * 2 * 0.25 - 4), 0.75 * (0.4 * 2 * 0.75 - 4)])
+    assert_close(bias, [0.75 * (0.4 * 2 * 0.25 - 4), 0.75 * (0.4 * 2 * 0.75 - 4)])
 
 
 def test_ddpg_bc_explores_with_clipped_noise():
     actions = DDPGBC(exploration=0.1).explore(jnp.zeros((20_000, 1)), KEY)
-    close(actions.std(), 0.1, atol=0.002)
+    assert_close(actions.std(), 0.1, atol=0.002)
     assert float(jnp.abs(DDPGBC(exploration=9.0).explore(jnp.zeros((100, 1)), KEY)).max()) == 1.0
 
 
@@ -91,19 +91,19 @@ def test_best_of_n_takes_the_sample_of_highest_value(constant, batch):
     chosen = BestOfN(samples=16).choose(policy, params, q, batch["observations"], KEY)
     samples = np.stack([policy.sample(params, batch["observations"], k) for k in jax.random.split(KEY, 16)])
     distance = ((samples - np.array([0.3, -0.3])) ** 2).sum(-1)  # [16, 2]
-    close(chosen, samples[distance.argmin(0), [0, 1]])
+    assert_close(chosen, samples[distance.argmin(0), [0, 1]])
     only = policy.sample(params, batch["observations"], jax.random.split(KEY, 1)[0])
-    close(BestOfN(samples=1).choose(policy, params, q, batch["observations"], KEY), only)
+    assert_close(BestOfN(samples=1).choose(policy, params, q, batch["observations"], KEY), only)
 
 
 def test_best_of_n_imitates(half, batch):
     policy, params = half
-    close(BestOfN(samples=4).loss(params, (), policy, None, (), batch, KEY)[0], 0.75)
+    assert_close(BestOfN(samples=4).loss(params, (), policy, None, (), batch, KEY)[0], 0.75)
 
 
 def test_extractions_act_greedily_with_the_mode(half, batch):
     policy, params = half
-    close(Extraction().choose(policy, params, None, batch["observations"], KEY, greedy=True), [[0.5, 0.5]] * 2)
+    assert_close(Extraction().choose(policy, params, None, batch["observations"], KEY, greedy=True), [[0.5, 0.5]] * 2)
     assert Extraction().temperature(()) is None
     with pytest.raises(TypeError, match="defines no policy loss"):
         Extraction().loss(params, (), policy, None, (), batch, KEY)
@@ -112,12 +112,12 @@ def test_extractions_act_greedily_with_the_mode(half, batch):
 def test_max_ent_weighs_the_log_prob_by_the_temperature(batch, fixed_policy):
     extraction = MaxEnt(initial_temperature=0.5, target_entropy=-1.5)
     aux = extraction.init()
-    close(extraction.temperature(aux), 0.5)
+    assert_close(extraction.temperature(aux), 0.5)
     loss, metrics = extraction.loss((), aux, fixed_policy(0.25, -2.0), KnownCritic(), (), batch, KEY)
-    close(loss, 0.5 * -2.0 - 0.5)
-    close(metrics["entropy"], 2.0)
-    close(metrics["target_entropy"], -3.0)  # -1.5 per dimension, two dimensions
-    close(metrics["temperature"], 0.5)
+    assert_close(loss, 0.5 * -2.0 - 0.5)
+    assert_close(metrics["entropy"], 2.0)
+    assert_close(metrics["target_entropy"], -3.0)  # -1.5 per dimension, two dimensions
+    assert_close(metrics["temperature"], 0.5)
 
 
 @pytest.mark.parametrize("entropy, direction", [(2.0, -1), (-9.0, 1)])
@@ -125,9 +125,9 @@ def test_max_ent_lowers_the_temperature_where_the_entropy_exceeds_its_target(ent
     extraction = MaxEnt(initial_temperature=0.5, learning_rate=0.1)
     metrics = {"entropy": jnp.float32(entropy), "target_entropy": jnp.float32(-2.0)}
     aux = extraction.adapt(extraction.init(), metrics)
-    close(aux.params, math.log(0.5) + 0.1 * direction, rtol=1e-4)  # Adam's first step has the size of the rate
+    assert_close(aux.params, math.log(0.5) + 0.1 * direction, rtol=1e-4)  # Adam's first step has the size of the rate
     fixed = dataclasses.replace(extraction, learning_rate=0.0)
-    close(fixed.temperature(fixed.adapt(fixed.init(), metrics)), 0.5)
+    assert_close(fixed.temperature(fixed.adapt(fixed.init(), metrics)), 0.5)
 
 
 @pytest.mark.parametrize("normalise, value", [(True, 1.0), (False, 5.0)])
@@ -137,8 +137,8 @@ def test_distil_adds_flow_matching_distillation_and_the_value(constant, batch, n
     params = {"flow": constant(params["flow"], 9.0), "one_step": constant(params["one_step"], 0.5)}
     extraction = Distil(alpha=3.0, normalise=normalise)
     loss, metrics = extraction.loss(params, (), policy, KnownCritic(5.0), (), batch, KEY)
-    close(metrics["distillation"], 0.25)  # the flow's actions end at 1
-    close(metrics["q"], 5.0)
-    close(loss, metrics["flow_matching"] + 3.0 * 0.25 - value)
+    assert_close(metrics["distillation"], 0.25)  # the flow's actions end at 1
+    assert_close(metrics["q"], 5.0)
+    assert_close(loss, metrics["flow_matching"] + 3.0 * 0.25 - value)
     matching = policy.flow.loss(params["flow"], batch["observations"], batch["actions"], jax.random.split(KEY)[0])
-    close(metrics["flow_matching"], matching.mean())
+    assert_close(metrics["flow_matching"], matching.mean())
