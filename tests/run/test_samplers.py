@@ -235,3 +235,26 @@ def test_successes_begin_returns_of_several_steps_and_come_from_the_host_as_from
     x = np.asarray(batch["observations"])[10:, 0]
     assert set(x % 4) == {2} and len(x) == 10
     np.testing.assert_allclose(batch["rewards"][10:], 1)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_chunks_of_successes_end_with_them(masked):
+    """Trajectories of six steps of which the last is the success that terminates them, but for the first."""
+    n, ends = 30, np.arange(30) % 6 == 5
+    rewards = (ends & (np.arange(n) > 5)).astype(np.float32)
+    data = from_arrays(np.arange(n, dtype=np.float32)[:, None], np.arange(n)[:, None] / 100, rewards,
+                       terminations=rewards > 0, truncations=ends & (rewards == 0))  # fmt: skip
+    device, host = Buffer.full(data.transitions()), HostBuffer(data)
+    marks = marked("prior", np.flatnonzero(data.rewards))
+    shares = (("prior", 0.5), ("successes", 0.5))
+    sampler = Sampler(batch_size=16, shares=shares, chunk=3, masked=masked, discount=GAMMA)
+    key = jax.random.key(3)
+    batch = sampler({"prior": device}, key, None, marks)
+    at = np.asarray(sampler.positions({"prior": host.size}, key, marks)["prior"])
+    rows = sampler.read(host, at, marked=8)
+    jax.tree.map(np.testing.assert_array_equal, batch, sampler({"prior": device}, key, {"prior": rows}, marks))
+    x = np.asarray(batch["observations"])[8:, 0]
+    assert set(x % 6) == {3} and 3 not in x and len(set(x)) > 1  # two steps before the success
+    np.testing.assert_array_equal(batch["rewards"][8:], GAMMA**2)
+    np.testing.assert_array_equal(batch["masks"][8:], 0)
+    np.testing.assert_allclose(batch["actions"][8:, :, 0], (x[:, None] + [0, 1, 2]) / 100, rtol=1e-6)

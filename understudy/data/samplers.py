@@ -75,9 +75,10 @@ class Sampler:
             found[name] = jnp.concatenate([found[name], marked[at]])
         return found
 
-    def read(self, source, positions, rows: int | None = None) -> Batch:
+    def read(self, source, positions, rows: int | None = None, marked: int = 0) -> Batch:
         """The batch at `positions` [B] of one source; numpy from the host, jax from the device, equal values. Several
-        batches of `rows` each may be read at once.
+        batches of `rows` each may be read at once, of which the last `marked` are of marked positions: chunks end
+        there, as the chunk that a success rewards is the one before it.
 
         With `chunk` = h: actions [B, h, A], the last one again where nothing was recorded any more, and rewards, masks
         and next_observations of the h steps together. With `history` = H every observation is [B, H, ...]."""
@@ -86,7 +87,7 @@ class Sampler:
         learns = "rewards" in names
         steps = self.chunk or self.n_step
         if self.chunk:
-            positions, whole = self.back(source, positions)
+            positions, whole = self.back(source, self.ending(source, positions, rows or len(positions), marked))
             positions = self.mended(positions, whole, rows or len(positions))
         batch = {k: source.take(k, positions) for k in names}
         plain = steps == 1 and not self.chunk and not self.next_actions
@@ -125,6 +126,15 @@ class Sampler:
         if not plain and steps > 1 and "next_candidates" in names:
             batch["next_candidates"] = source.take("next_candidates", last)
         return batch
+
+    def ending(self, source, positions, rows: int, marked: int):
+        """Positions where chunks begin that end at the last `marked` of each batch of `rows`; the others stay."""
+        xp = np if isinstance(positions, np.ndarray) else jnp
+        last = xp.arange(len(positions)) % rows >= rows - marked
+        for _ in range((self.chunk - 1) * (marked > 0)):
+            before, exists = source.predecessor(positions)
+            positions = xp.where(last & exists, before, positions)
+        return positions
 
     def back(self, source, positions) -> tuple:
         """Where chunks begin: a chunk that a trajectory's end cuts short, other than by a termination, begins as many
@@ -188,7 +198,8 @@ class Sampler:
         given, marks = given or {}, marks or {}
         positions = self.positions({n: sources[n].size for n in sources}, key, marks)
         names = [n for n, b in self.sizes().items() if n in marks or (b and n != "successes")]
-        parts = [given[n] if n in given else self.read(sources[n], positions[n]) for n in names]
+        few = {n: self.sizes()["successes"] for n in marks}
+        parts = [given[n] if n in given else self.read(sources[n], positions[n], marked=few.get(n, 0)) for n in names]
         if len(parts) == 1 and not marks:
             return parts[0]
         common = set(parts[0]).intersection(*parts[1:])

@@ -50,5 +50,7 @@ class Prefetch:
         hosts = self._hosts
         parts = np.split(np.asarray(positions), len(hosts), 1)  # [n, K, B], or [n, 1, B] of each seed
         shaped = lambda batch, at: jax.tree.map(lambda x: x.reshape(*at.shape, *x.shape[1:]), batch)
-        read = [shaped(self._sampler.read(host, at.reshape(-1), at.shape[-1]), at) for host, at in zip(hosts, parts)]
+        marked = self._sampler.sizes()["successes"] if self._marks else 0
+        batches = lambda host, at: self._sampler.read(host, at.reshape(-1), at.shape[-1], marked)
+        read = [shaped(batches(host, at), at) for host, at in zip(hosts, parts)]
         return read[0] if len(read) == 1 else jax.tree.map(lambda *x: np.concatenate(x, 1), *read)
