@@ -126,6 +126,8 @@ def test_the_phases_of_a_switch():
     assert as_read == phases
     [offline, online, retrain] = plan(offline=1, online=9, switch=parse("drop+retrain:3"))
     assert (online.offline_share, retrain.offline_share) == (0.0, 0.5)  # retraining is on everything
+    [offline, online, retrain] = plan(offline=1, online=9, switch=parse("mix:1+retrain:3"))
+    assert (online.offline_share, retrain.offline_share) == (1.0, 0.5)
     *others, retrain = plan(offline=1, online=9, switch=parse("retrain:3+successes:0.25"))
     assert retrain.successes == 0.25 and not any(p.successes for p in others)
     assert str(said_by([*others, retrain])) == "mix:0.5+retrain:3+successes:0.25"

@@ -162,6 +162,6 @@ def with_retraining(phases: list[Phase], switch: Switch, data: bool) -> list[Pha
         raise SettingsError(f"The run already ends with {phases[-1].updates:,} updates of retraining; leave it out.")
     live = [p for p in phases if p.acts]
     share = live[-1].offline_share if live else 1.0
-    if not share or (live and live[-1].anneal):
+    if live and (share in (0, 1) or live[-1].anneal):
         share = SHARE
     return [*phases, Phase("retrain", updates, offline_share=share, restart=True, successes=switch.successes or 0.0)]
