@@ -232,6 +232,11 @@ class ActorCritic:
         return adam(self.learning_rate, self.decay_steps, self.after_decay)
 
     @property
+    def acts_with(self) -> tuple:
+        """What acts in the place of what learns: (place in the state, place of what learns), outermost first."""
+        return ((".target", ".actor.params"),) if self.act_average else ()
+
+    @property
     def averages(self) -> bool:
         """Whether a Polyak average of the policy is kept."""
         return self.target_policy or self.act_average

@@ -159,9 +159,19 @@ def _points(group: str):
 
 
 def run_of(algorithm: Any) -> dict[str, Any]:
-    """The run's defaults of an algorithm: its entry's where it has a name, an object's own `run` if it has one."""
+    """The run's defaults of an algorithm: its entry's where it has a name, an object's own `run` if it has one, which
+    `make` gives it."""
     found = entries("algorithm").get(algorithm) if isinstance(algorithm, str) else algorithm
     return dict(getattr(found, "run", {}))
+
+
+def preset_run_of(algorithm: Any, preset: str | None = None) -> dict[str, Any]:
+    """What a preset says of the run: the named one of an algorithm by name, that of `make` of an object."""
+    from understudy import presets
+
+    if not isinstance(algorithm, str):
+        return dict(getattr(algorithm, "preset_run", {}))
+    return presets.get(preset).run_for(algorithm) if preset else {}
 
 
 def load(kind: str, name: str) -> Callable[..., Any]:
@@ -205,7 +215,8 @@ def make(
       preset: a preset or its name.
 
     Returns:
-      The algorithm. `understudy.settings.fields` lists its settings.
+      The algorithm. `understudy.settings.fields` lists its settings. `train` finds what recipe and preset say of the
+      run in its attributes `run` and `preset_run`; a copy with other fields (`dataclasses.replace`) has neither.
 
     Raises:
       SettingsError: unknown algorithm, preset, policy or setting, or a value out of range.
@@ -214,9 +225,14 @@ def make(
 
     name = match("algorithm", name, entries("algorithm"))
     algorithm = load("algorithm", name)(action_size)
+    brought = {"run": run_of(name)}
     if preset is not None:
-        algorithm = (presets.get(preset) if isinstance(preset, str) else preset).apply(name, algorithm)
-    return adjust(algorithm, settings or {}, action_size)
+        preset = presets.get(preset) if isinstance(preset, str) else preset
+        algorithm, brought["preset_run"] = preset.apply(name, algorithm), preset.run_for(name)
+    algorithm = adjust(algorithm, settings or {}, action_size)
+    for attribute, value in brought.items():
+        object.__setattr__(algorithm, attribute, value)
+    return algorithm
 
 
 def adjust(algorithm: Algorithm, settings: Mapping[str, Any], action_size: int | None = None) -> Algorithm:

@@ -44,6 +44,11 @@ class Wrapper:
         return self.algorithm.requires
 
     @property
+    def acts_with(self) -> tuple:
+        """As `ActorCritic.acts_with`."""
+        return getattr(self.algorithm, "acts_with", ())
+
+    @property
     def chunk(self) -> int:
         """Actions in a chunk, 0 where actions are single."""
         return getattr(self.algorithm, "chunk", 0)

@@ -49,6 +49,7 @@ class H2OCritic(BootstrapCritic):
     """TD learning on data and simulator, which trusts the simulator less where its dynamics are others."""
 
     needs = ("sample_and_log_prob",)
+    single_steps = True
     demo_share: float = leaf(-1.0, "share of a batch, its start, that are of the data; -1: the phase's offline_share",
                              low=-1.0, high=1.0)  # fmt: skip
     weight: float = leaf(0.01, "weight of the penalty on Q where dynamics differ", symbol="beta", low=0.0)

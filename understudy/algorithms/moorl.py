@@ -60,6 +60,10 @@ class Meta(Wrapper):
     demo_share: float = leaf(-1.0, "share of a batch, its start, that are of the data; -1: the phase's offline_share",
                              low=-1.0, high=1.0)  # fmt: skip
 
+    @property
+    def acts_with(self) -> tuple:
+        return ((".slow", ""), *super().acts_with)
+
     def init(self, key, batch: Batch) -> MetaState:
         check_keys("Meta", self.requires, batch)
         inner = self.algorithm.init(key, batch)

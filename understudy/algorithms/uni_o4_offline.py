@@ -38,6 +38,8 @@ class UniO4State(OnPolicyState):
 class Offline(OnPolicy):
     """Abstract: what Uni-O4 learns before it plays."""
 
+    single_steps = True
+
     model: Dynamics = dataclasses.field(default_factory=Dynamics)
     entropy: float = leaf(0.0, "weight of the policy's entropy", symbol="c_H", low=0.0)
     clones: int = static(4, "number of clones", symbol="n", low=1)

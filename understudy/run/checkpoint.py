@@ -53,25 +53,36 @@ FOLLOWS = (("['state'].target", "['state'].actor.params"), ("['state'].critic.ta
 COPIED = (("['state'].clones.params", "['state'].actor.params"), ("['state'].accepted", "['state'].actor.params"))
 
 COUNTED = (".step", ".count", ".mean", ".variance")  # of a state: updates, and moments of what was seen
+LEARNED = ("params", ".target", ".base", ".accepted")  # where parameters lie
 
 
-def carry_over(like, arrays: dict[str, np.ndarray]) -> tuple:
+def carry_over(like, arrays: dict[str, np.ndarray], *, acted=(), updates: int = 0) -> tuple:
     """Put those networks into `like` that it has under the same names and shapes, all arrays of a network or none, the
     number of updates, and no optimiser states: what another algorithm shares. What an algorithm learns around another
-    one has the name that it would have alone, and a policy may become the base of one that acts through it. Returns
-    the tree and how many arrays were carried over."""
+    one has the name that it would have alone, and a policy may become the base of one that acts through it.
+
+    Args:
+      acted: (place, place of what learns) of networks that acted in the place of those, and will no more, outermost
+        first: they are what goes on.
+      updates: of the run so far, where the arrays do not count them.
+
+    Returns:
+      the tree and how many arrays were carried over."""
     alone = lambda name: re.sub(r"^(\['state'\])(\.inner)+", r"\1", name)
     through = lambda name: re.sub(r"^(\['state'\]\.(actor\.params|target))", r"\1['base']", name)
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [alone(jax.tree_util.keystr(path)) for path, _ in leaves]
     mine, arrays = dict(zip(names, (leaf for _, leaf in leaves))), {alone(k): v for k, v in arrays.items()}
+    for place, learning in ((f"['state']{x}", f"['state']{y}") for x, y in acted):
+        arrays |= {learning + k.removeprefix(place): v for k, v in arrays.items() if k.startswith(place)}
     arrays = {through(k) if k not in mine and through(k) in mine else k: v for k, v in arrays.items()}
     network = lambda name: name[: name.rfind("['params']")] if "['params']" in name else name
     fits = lambda name: name in arrays and name in mine and arrays[name].shape == np.shape(mine[name])
     broken = {network(n) for n in {*mine, *arrays} if not fits(n)}
-    learned = lambda name: ("params" in name and ".opt" not in name) or name.endswith(COUNTED)
+    learned = lambda name: ".opt" not in name and (any(x in name for x in LEARNED) or name.endswith(COUNTED))
     kept = {n: arrays[n] for n in mine if fits(n) and network(n) not in broken and learned(n)}
     carried = len(kept)
+    kept |= {n: np.full(np.shape(x), updates) for n, x in mine.items() if n.endswith(".step") and n not in kept}
     for target, followed in FOLLOWS:
         for name in mine:
             source = followed + name.removeprefix(target)

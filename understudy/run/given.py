@@ -165,8 +165,8 @@ def check_fit(algo, p: Plan, data, done: int = 0) -> None:
             f"extraction.cached stores proposals of single actions at single observations, and there is a "
             f"{type(algo).__name__} around the algorithm; leave that out, or give --extraction.cached false."
         )
-    shared = any(hasattr(x, "demo_share") for x in (algo, core_of(algo), getattr(core_of(algo), "critic", None)))
-    if shared and any(phase.anneal for phase in p.phases[done:]):
+    parts = core_of(algo), getattr(core_of(algo), "critic", None)
+    if any(hasattr(part, "demo_share") for part in (algo, *parts)) and any(phase.anneal for phase in p.phases[done:]):
         raise SettingsError(
             f"{type(algo).__name__} must know which rows of a batch are the data's, so their share cannot change from "
             f"batch to batch; give mix:S in the place of anneal."
@@ -175,6 +175,10 @@ def check_fit(algo, p: Plan, data, done: int = 0) -> None:
     if chunk and p.n_step > 1:
         raise SettingsError(
             f"n_step is {p.n_step} and chunk {chunk}; a chunk is its own n-step return: leave out n_step."
+        )
+    if p.n_step > 1 and any(hasattr(part, "single_steps") for part in parts):
+        raise SettingsError(
+            f"n_step is {p.n_step} and {type(core_of(algo)).__name__} learns where single steps lead; leave out n_step."
         )
     if chunk and data is not None and (longest := int(np.max(data.lengths))) < chunk:
         raise DataError(

@@ -87,12 +87,12 @@ class Loop:
 
     # --- set-up -------------------------------------------------------------------------------------------------
 
-    def prepare(self, found=None, *, same: bool = True, old_phases=()) -> None:
+    def prepare(self, found=None, *, before=None, old_phases=()) -> None:
         """Initialise every seed, or go to where the checkpoint `found` (arrays, meta) stands.
 
         Args:
-          same: the checkpoint was written with an algorithm of this structure (its numbers may differ); if not,
-            networks of the same name and shape are carried over.
+          before: the algorithm of another structure that the checkpoint was written with, of which networks of the
+            same name and shape are carried over; None: it was of this structure, though its numbers may differ.
           old_phases: the phases it was written under; the last may have grown since, others may follow."""
         keep_compiled()
         batch = self._example_batch()
@@ -104,7 +104,7 @@ class Loop:
         jax.eval_shape(lambda s, k: names.extend(self.algo.update(s, batch, k)[1]), one, jax.random.key(0))
         self.record.names = tuple(names)
         if found is not None:
-            self._restore(*found, same, old_phases)
+            self._restore(*found, before, old_phases)
             self._fresh = False
         to_enter = self.plan.phases[self.counters.phase + self.counters.entered :]
         if any("critic" in p.reset for p in to_enter) and not jax.tree.leaves(critic_of(self.state)):
@@ -432,21 +432,24 @@ class Loop:
         checkpoint.save(self.folder.path, f"{c.updates:010d}-{c.env_steps:010d}", arrays, meta)
         self._saved_at = time.monotonic()
 
-    def _restore(self, arrays: dict, meta: dict, same: bool, old_phases) -> None:
-        if same:
+    def _restore(self, arrays: dict, meta: dict, before, old_phases) -> None:
+        if before is None:
             self.state = checkpoint.restore({"state": self.state}, arrays)["state"]
             external.restore(self.algo, arrays)
             if any(k.startswith("['proposer']") for k in arrays) and candidates.lasting(self.algo):
                 like = candidates.proposer_of(self.algo, self.state)
                 self.proposer = checkpoint.restore({"proposer": like}, arrays)["proposer"]
         else:
-            self.state, kept = checkpoint.carry_over({"state": self.state}, arrays)
-            self.state = self.state["state"]
+            still = getattr(self.given, "acts_with", ())
+            acted = [x for x in getattr(before, "acts_with", ()) if x not in still]
+            like, updates = {"state": self.state}, meta["counters"]["updates"]
+            found, kept = checkpoint.carry_over(like, arrays, acted=acted, updates=updates)
+            self.state = found["state"]
             say(f"Another algorithm or structure from here on: {kept} of its arrays are carried over.")
             if any(k.startswith(external.PREFIX) for k in arrays):
                 external.restore(self.algo, arrays)
         c = self.counters = Counters(**meta["counters"] | {"evaluated": tuple(meta["counters"]["evaluated"])})
-        if not same:
+        if before is not None:
             c.played = 0
             offline_delay = max(getattr(core_of(self.given), "policy_delay", 1), 1)  # 0 is the live ratio, offline 1
             self.state = at_update(self.state, c.updates // offline_delay)
@@ -459,7 +462,7 @@ class Loop:
         if "collector" in meta and any(p.acts for p in self.plan.phases[self.counters.phase :]):
             self._make_collector()
             self.collector.load(arrays, meta["collector"])
-            if same:
+            if before is None:
                 self.carry = checkpoint.restore({"carry": self._empty_carry()}, arrays)["carry"]
         elif "collector" in meta:  # not needed by what is left, but by a run that is extended later
             mine = ("collector.", "['carry']")

@@ -150,17 +150,18 @@ def _reopen(folder, manifest, totals, live, planned, algorithm, settings, datase
     spec = spec_of(manifest["env"], data)
     learner = _learner(folder, manifest, identity, algorithm, settings, spec.action_size)
     phases = [Phase(**p) for p in phases or manifest["phases"]]
-    left = min(at, len(phases) - 1)
-    keeps = lambda p: dataclasses.replace(p, settings=[x for x in p.settings if x[0] in learner.keeps])
-    phases[left:] = map(keeps, phases[left:])
     was_live = any(p.name == "online" for p in phases)
-    first = _first_live(manifest, learner, live, data)
-    kept = {k: (v, manifest["plan"][k]) for k, v in learner.recipe.items() if k in ("batch_size", "n_step")}
-    for name, (published, ours) in kept.items():
-        if name not in planned and published != ours and not (name == "n_step" and getattr(learner.algo, "chunk", 0)):
-            option = name.replace("_", "-")
-            say(f"{learner.identity['algorithm']} comes with --{option} {published}; the run keeps its {ours}.")
+    check_switch(live.get("switch"), data)
+    first = {} if was_live else _first_live(manifest, learner, live, data)
     extended = _extend(phases, totals, data is not None, manifest["env"], first)
+    for i in range(min(at, len(phases) - 1), len(phases)):
+        extended[i] = _now(extended[i], learner, begun=i <= at, over=i < at and extended[i].units == phases[i].units)
+    online = [p for p in phases if p.name == "online"]
+    held = {k: manifest["plan"][k] for k in ("batch_size", "n_step")}
+    if online:
+        held |= {"utd": online[-1].utd, "offline_share": online[-1].offline_share, "switch": manifest["switch"],
+                 "warmup": sum(p.env_steps for p in phases if p.name == "warmup")}  # fmt: skip
+    _say_what_is_kept(learner, {k: v for k, v in held.items() if k not in planned | live})
     if live and was_live:
         _check_only_retrains(live)
         extended = with_retraining(extended, parse(live["switch"]), data is not None)
@@ -179,7 +180,7 @@ def _reopen(folder, manifest, totals, live, planned, algorithm, settings, datase
     manifest["protocol"] = was | protocol_of(the_plan) | {"least": least}
     loop.identity = learner.identity | {k: manifest[k] for k in ASKED if k in manifest}
     same = jax.tree.structure(learner.before) == jax.tree.structure(learner.algo)
-    loop.prepare(found, same=same, old_phases=phases)
+    loop.prepare(found, before=None if same else learner.before, old_phases=phases)
     if learner.algo is not learner.before and loop.counters.phase >= len(extended):
         raise SettingsError(
             f"{folder.path} has finished, so the change would do nothing; give it more steps as well, such as "
@@ -234,6 +235,7 @@ class _Learner:
       identity: what made it, as the manifest has it.
       changed: what changed, for the manifest.
       keeps: settings that an old phase of its own may still have: not another algorithm's, not what is asked for now.
+      asked: settings that are asked for now, by full name.
       recipe: options of a run that another algorithm brings."""
 
     algo: Any
@@ -241,6 +243,7 @@ class _Learner:
     identity: dict
     changed: dict
     keeps: set[str]
+    asked: set[str]
     recipe: dict
 
 
@@ -277,15 +280,38 @@ def _learner(folder: RunFolder, manifest: dict, identity: dict, algorithm, setti
                     "overrides": new, "preset": None}  # fmt: skip
         changed = {"algorithm": identity["algorithm"] or identity["object"], "settings": new}
         algo = registry.adjust(base, new, size)
-        recipe = registry.run_of(identity["algorithm"] or algo)
-        return _Learner(algo, before, identity, changed, set(), recipe)
+        recipe = registry.run_of(identity["algorithm"] or base)
+        return _Learner(algo, before, identity, changed, set(), set(new) - set(kept), recipe)
     if not settings:
-        return _Learner(before, before, identity, {}, {s.name for s in fields(before)}, {})
+        return _Learner(before, before, identity, {}, {s.name for s in fields(before)}, set(), {})
     merged = registry.overrides(base, settings, size, before=old)
     changed = {"settings": {k: v for k, v in merged.items() if old.get(k) != v}}
     algo, asked = registry.adjust(base, merged, size), set(registry.overrides(base, settings, size))
     keeps = {s.name for s in fields(algo)} - asked
-    return _Learner(algo, before, identity | {"overrides": merged}, changed, keeps, {})
+    return _Learner(algo, before, identity | {"overrides": merged}, changed, keeps, asked, {})
+
+
+def _now(phase: Phase, learner: _Learner, begun: bool, over: bool) -> Phase:
+    """A phase that is planned, or `begun`, as it goes on: without the settings of another algorithm and those that are
+    asked for now, and, where it is not `over`, with what the new one's recipe says of such a phase."""
+    own = dict(x for x in phase.settings if x[0] in learner.keeps)
+    if over:
+        return dataclasses.replace(phase, settings=tuple(own.items()))
+    brought = phase_settings(learner.algo, [learner.recipe], None, f"{phase.name}_settings")
+    own |= {k: v for k, v in brought.items() if k not in learner.asked}
+    reset = () if begun or phase.name != "online" else learner.recipe.get("reset") or ()
+    return dataclasses.replace(phase, settings=tuple(own.items()), reset=tuple(dict.fromkeys((*phase.reset, *reset))))
+
+
+def _say_what_is_kept(learner: _Learner, held: dict) -> None:
+    """What another algorithm's recipe says of the run where that already `held` something else."""
+    for name, ours in held.items():
+        said = learner.recipe.get(name, ours)
+        if name == "n_step" and getattr(learner.algo, "chunk", 0):
+            continue
+        if (str(parse(said)) if name == "switch" else said) != ours:
+            option, shown = name.replace("_", "-"), ours if name == "switch" else f"{ours:g}"
+            say(f"{learner.identity['algorithm']} comes with --{option} {said}; the run keeps its {shown}.")
 
 
 def _first_live(manifest: dict, learner: _Learner, live: dict, data) -> dict:
@@ -294,7 +320,6 @@ def _first_live(manifest: dict, learner: _Learner, live: dict, data) -> dict:
     from understudy import registry
 
     stored, recipe = manifest.get("live", {}), learner.recipe
-    check_switch(live.get("switch"), data)
     share = {"offline_share": stored.get("offline_share") if data is not None else None}
     own_run = {"reset": registry.run_of(learner.identity["algorithm"] or learner.algo).get("reset")}
     settings = {k: v for k, v in stored.get("online_settings", {}).items() if k in learner.keeps}

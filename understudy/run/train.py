@@ -120,8 +120,8 @@ def train(
     from understudy.data import load as load_data
     from understudy.envs import describe
 
-    recipe = registry.run_of(canonical(algorithm) or algorithm)
-    published = presets.get(preset).run_for(canonical(algorithm) or "") if preset else {}
+    named = canonical(algorithm) or algorithm
+    recipe, published = registry.run_of(named), registry.preset_run_of(named, preset)
     run_settings = recipe | published
     given = {"switch": switch, "offline_share": number_of("offline_share", offline_share, None),
              "warmup": number_of("warmup", warmup, None), "retrain": number_of("retrain", retrain, None)}  # fmt: skip
