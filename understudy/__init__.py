@@ -32,12 +32,13 @@ _MODULES = ("algorithms", "core", "critics", "data", "demo", "envs", "errors", "
 __all__ = [*_NAMES, "load", "__version__"]
 
 
-def load(path: Any, *, env: str | None = None) -> Any:
+def load(path: Any, *, env: str | None = None, algorithm: Any = None) -> Any:
     """Open a run folder or a data set.
 
     Args:
       path: a folder that `train` wrote, or the name or path of a data set.
       env: environment id of the data set, where it does not say so itself.
+      algorithm: the object that the run was trained with, where that was none of a name.
 
     Returns:
       a `Run` or a `Dataset`.
@@ -50,7 +51,7 @@ def load(path: Any, *, env: str | None = None) -> Any:
     if (pathlib.Path(path) / "manifest.json").exists():
         from understudy.run.run import Run
 
-        return Run(path)
+        return Run(path, algorithm)
     from understudy import data
 
     return data.load(path, env=env)

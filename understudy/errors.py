@@ -33,7 +33,7 @@ class DivergenceError(UserError):
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Return ' Did you mean ...?' for the nearest option, else the options themselves."""
     options = sorted(options)
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if near:
         return f" Did you mean '{near[0]}'?"
     return f" Known: {', '.join(options)}." if 0 < len(options) <= 40 else ""

@@ -296,6 +296,19 @@ def test_resume_checks_settings_against_the_runs_algorithm(calls, folder, capfd)
     assert calls[-1][2]["settings"] == {"extraction.alpha": 5.0}
 
 
+def test_another_algorithm_may_start_with_another_policy(calls, folder, capfd):
+    file = pathlib.Path(folder, "manifest.json")
+    overrides = {"policy": "mixture", "policy.components": 3, "policy.hidden": [32, 32]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"overrides": overrides, "preset": None}))
+    assert run("resume", folder, "--algorithm", "rlpd", "--policy", "tanh_gaussian", "--tau", "0.01") == 0
+    assert calls[-1][2]["settings"] == {"policy": "tanh_gaussian", "critic.tau": 0.01}
+
+
+def test_options_may_stand_between_algorithm_and_data(calls):
+    assert run("train", "iql", "--seeds", "2", "data.npz", "--expectile", "0.8") == 0
+    assert calls[0][1] == ("iql", "data.npz") and calls[0][2]["seeds"] == 2
+
+
 def test_evaluate_plays_and_prints(folder, capfd, monkeypatch):
     seen = {}
 

@@ -295,6 +295,12 @@ def test_check_collects_instead_of_raising(rows, save):
     assert [f.level for f in data.check("/nowhere/at/all.npz")] == ["error"]
 
 
+def test_check_says_of_images_that_nothing_learns_from_them_yet(rows, save):
+    rows["observations"] = np.zeros((7, 4, 4, 3), np.uint8)
+    error = data.check(save(rows))[0]
+    assert (error.level, error.key) == ("error", "observations") and "[N, 4, 4, 3]" in error.message
+
+
 def test_the_range_of_the_environment_is_used_where_the_actions_leave_the_unit_box(flat, save):
     flat["actions"] = np.array([[-2], [-1], [0], [1], [2], [0.5]], np.float32)
     d = data.load(save(flat, "raw.hdf5"), env="Pendulum-v1")  # its own range is [-2, 2]

@@ -90,6 +90,15 @@ def test_what_a_rule_needs_and_does_not_find(save, rows):
         data.load(save(rows, "f.npz"), env=relabel.DOOR)
 
 
+def test_rewards_of_the_file_are_not_replaced_without_a_word(save):
+    columns = cubes(0.0) | {"rewards": np.array([0.5, 0, -1, 0.0]), "masks": np.ones(4)}
+    path = save(columns, "own.npz")
+    notes = data.load(path, env=CUBE).notes
+    assert any(n.startswith("warning: The file's own rewards were replaced") and "rewards='file'" in n for n in notes)
+    assert data.load(path, env=CUBE, rewards="file").rewards.max() == 0.5
+    assert not any("replaced" in n for n in data.load(path, env=CUBE, rewards="relabel").notes)
+
+
 def test_check_tells_the_older_reward_timing(save):
     columns = cubes(0.0)
     place = (columns["qpos"][:, 14:17] - [0.425, 0, 0]) * 10

@@ -12,7 +12,7 @@ import understudy
 from understudy.algorithms.external_pa_rl import external_pa_rl
 from understudy.data.replay import Buffer
 from understudy.data.samplers import Sampler
-from understudy.errors import CheckpointError, SettingsError
+from understudy.errors import CheckpointError, DivergenceError, SettingsError
 from understudy.run import checkpoint, external, programs
 from understudy.wrappers import shaped
 
@@ -85,8 +85,9 @@ def test_the_policy_proposes_for_every_update_and_is_fitted_live(trained):
 def test_it_is_deployed_with_the_policys_arrays(trained):
     policy, run = trained
     fresh = Linear(3, 1)
-    loaded = understudy.load(run.path)
-    loaded.algorithm = small(fresh)
+    with pytest.raises(CheckpointError, match=r"only Python has: understudy.load\('.*', algorithm=THE_OBJECT\)"):
+        understudy.load(run.path).policy(np.zeros(3))
+    loaded = understudy.load(run.path, algorithm=small(fresh))
     observations = np.linspace(-1, 1, 12).reshape(4, 3).astype(np.float32)
     actions = loaded.policy(observations)
     assert actions.shape == (4, 1) and np.abs(actions).max() <= 1
@@ -104,6 +105,36 @@ def test_a_resumed_run_ends_bitwise_equal(trained, pendulum, tmp_path):
     one, other = (checkpoint.latest(path)[0] for path in (trained[1].path, half.path))
     assert one.keys() == other.keys() and "external.w" in one and "external.momentum" in one
     assert not [k for k in one if not np.array_equal(one[k], other[k])]
+
+
+def test_the_report_of_an_object_says_only_what_works(trained):
+    text = (trained[1].path / "report.html").read_text()
+    assert "# and algorithm: the ExternalPARL that it was trained with" in text
+    assert "algorithm=algorithm)" in text and "understudy resume" not in text and "understudy evaluate" not in text
+
+
+@pytest.mark.parametrize("made, message", [
+    (lambda b, n: np.zeros((b, 1)), r"Made.sample gave actions \[1, 1\]; asked for 4 at each of 1 observations"),
+    (lambda b, n: np.full((b, n, 1), np.nan), "Made.sample gave NaN or infinity, which is the policy's own"),
+    (lambda b, n: "actions", r"Made.sample gave str, which NumPy cannot take .*; it must give an array \[1, 4, 1\]"),
+    (lambda b, n: np.full((b, n, 1), 7.0), "100% of the actions that Made.sample gave lie outside"),
+])  # fmt: skip
+def test_what_a_policy_proposes_is_looked_at_before_anything_is_written(made, message, pendulum, tmp_path, capsys):
+    class Made:
+        def sample(self, observations, n):
+            return made(len(observations), n)
+
+        def fit(self, observations, actions, weights):
+            pass
+
+    start = lambda: understudy.train(small(Made()), pendulum, out=tmp_path / "run", offline=2, **RUN)
+    if "outside" in message:
+        start()
+        assert message in capsys.readouterr().err
+    else:
+        with pytest.raises((SettingsError, DivergenceError), match=message):
+            start()
+        assert not (tmp_path / "run").exists()
 
 
 class Bare:

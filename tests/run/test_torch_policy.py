@@ -28,6 +28,21 @@ def test_where_torch_is_absent_it_says_so(monkeypatch):
         TorchPolicy(None)
 
 
+@needs_torch
+def test_a_module_that_cannot_be_one_is_refused():
+    with pytest.raises(SettingsError, match="takes a torch.nn.Module with sample and loss; got str"):
+        TorchPolicy("x")
+    with pytest.raises(SettingsError, match="; Linear has no sample and no loss"):
+        TorchPolicy(torch.nn.Linear(2, 2))
+
+    class Meaned(type(diffusion(3, 2))):
+        def loss(self, observations, actions):
+            return super().loss(observations, actions).mean()
+
+    with pytest.raises(SettingsError, match=r"Meaned.loss gave \[\]; it must give one loss for each of the 5 actions"):
+        TorchPolicy(Meaned()).fit(*(np.zeros((5, n), np.float32) for n in (3, 2)), np.ones(5, np.float32), 0)
+
+
 def diffusion(observation_size: int, action_size: int, steps: int = 4, seed: int = 0):
     """DDPM with a linear schedule and an MLP with dropout."""
     torch.manual_seed(seed)
@@ -70,7 +85,7 @@ def test_a_seed_decides_what_is_sampled_and_torchs_own_is_left_alone():
     before = torch.random.get_rng_state()
     first, again, other = (policy.sample(observations, 4, seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert first.shape == (5, 4, 2) and first.dtype == np.float32 and np.abs(first).max() <= 1
+    assert first.shape == (5, 4, 2) and first.dtype == np.float32 and np.isfinite(first).all()
     close(first, again)
     assert np.abs(first - other).max() > 0.1
 
@@ -84,6 +99,9 @@ def test_fitting_weighs_the_rows():
 
         def loss(self, observations, actions):
             return ((actions - self.at * observations["s"]) ** 2).sum(-1)
+
+        def sample(self, observations, n):
+            raise AssertionError("fitting samples nothing")
 
     module = Point()
     policy = TorchPolicy(module, torch.optim.SGD(module.parameters(), lr=0.1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -253,17 +254,18 @@ def test_another_algorithm_gets_whole_networks_and_targets_that_follow_them(pend
         "observations": np.zeros((1, 3)), "actions": np.zeros((1, 1)), "rewards": np.zeros(1), "masks": np.ones(1),
         "next_observations": np.zeros((1, 3))})  # fmt: skip
     state = jax.tree.map(lambda x: x[None], state)
-    carried, kept = checkpoint.carry_over({"state": state}, cloned)
+    carried, going, afresh = checkpoint.carry_over({"state": state}, cloned)
     carried = carried["state"]
     for name in ("Dense_0", "Dense_2"):
         actor = carried.actor.params["params"][name]["kernel"]
         np.testing.assert_array_equal(actor, cloned[f"['state'].actor.params['params']['{name}']['kernel']"])
         np.testing.assert_array_equal(actor, carried.target["params"][name]["kernel"])
-    assert kept >= 6
+    assert going == ["actor"] and afresh == ["critic.q"]
     other = {k: v for k, v in cloned.items() if "Dense_1" not in k}  # part of a network is none
-    untouched, kept = checkpoint.carry_over({"state": state}, other)
+    untouched, going, _ = checkpoint.carry_over({"state": state}, other)
     np.testing.assert_array_equal(untouched["state"].actor.params["params"]["Dense_0"]["kernel"],
                                   state.actor.params["params"]["Dense_0"]["kernel"])  # fmt: skip
+    assert not going
 
 
 @pytest.mark.parametrize("before, after", [("iql", "jsrl"), ("iql", "ooo"), ("sac", "moorl"), ("ooo", "iql"),
@@ -308,6 +310,36 @@ def test_damaged_checkpoints_are_put_aside_and_not_counted(pendulum, tmp_path):
     assert good in left and f"damaged-{newest}" in left and len(left) == 3
 
 
+def test_a_run_without_a_checkpoint_is_left_as_it_is(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", offline=20)
+    shutil.rmtree(run.path / "checkpoints")
+    files = {p.name: p.read_bytes() for p in run.path.iterdir() if p.is_file() and p.name != ".lock"}
+    with pytest.raises(CheckpointError, match="no whole checkpoint left, so that it could only start over"):
+        understudy.resume(run, offline=40)
+    assert files == {p.name: p.read_bytes() for p in run.path.iterdir() if p.is_file() and p.name != ".lock"}
+
+
+def test_damaged_results_are_said_to_be(pendulum, tmp_path):
+    run = small(pendulum, tmp_path / "run", offline=20, evaluate=False)
+    (run.path / "result.json").write_text("{")
+    with pytest.raises(CheckpointError, match="result.json is damaged; write it again with: understudy resume"):
+        run.result  # noqa: B018
+    (run.path / "policy.json").write_text('{"format": 1}')
+    with pytest.raises(CheckpointError, match="policy.json is damaged; write it again with"):
+        load_policy(run.path)
+    with pytest.raises(SettingsError, match="--baseline compares evaluations, and there are none"):
+        understudy.resume(run, online=5, baseline=True)
+    understudy.resume(run)
+    with pytest.raises(DataError, match="The observations hold NaN or infinity"):
+        run.policy(np.full(3, np.nan))
+
+
+def test_an_on_policy_phase_shorter_than_a_rollout_is_warned_of(tmp_path, capsys):
+    options = dict(env="Pendulum-v1", online=6, episodes=1, eval_every=0, evaluate=False)
+    understudy.train("ppo", out=tmp_path / "run", settings={"hidden": (8,), "policy.hidden": (8,)}, **options)
+    assert "warning: PPO learns after every 256 live steps, and the online phase has 6" in capsys.readouterr().err
+
+
 def test_a_policy_step_for_each_live_step_whatever_the_utd():
     algorithm = understudy.make("rlpd", 1, {"policy_delay": 0})
     assert settle(algorithm, [Phase("online", env_steps=9, utd=20)]).policy_delay == 20
@@ -339,6 +371,17 @@ def test_without_data_nothing_bounds_an_episode_that_was_cut_off(tmp_path):
     run = small(None, tmp_path / "run", "cal_ql", offline=0, online=201, settings=SMALL | {"critic.samples": 2},
                 evaluate=False)  # fmt: skip
     assert (checkpoint.latest(run.path)[0]["['replay']['mc_returns']"] == -np.inf).all()
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"data": {"observations": np.zeros((3, 3))}}, "dataset is dict; give a name, a path, or understudy.data.from_arr"),
+    ({"algorithm": None}, "algorithm is NoneType; give a name"),
+    ({"algorithm": Phase}, "algorithm is the class Phase; give a name .* or an object"),
+    ({"env": 3}, "env is int; give the id that it is registered under"),
+])  # fmt: skip
+def test_what_is_none_of_the_things_that_train_takes_is_refused(given, message, pendulum, tmp_path):
+    with pytest.raises(SettingsError, match=message):
+        small(given.pop("data", pendulum), tmp_path / "run", **given)
 
 
 def test_images_are_refused_before_anything_is_compiled(tmp_path):

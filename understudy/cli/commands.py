@@ -52,7 +52,7 @@ def run(argv: list[str]) -> Outcome:
 
 
 def _parse(parser: Parser, argv: list[str]) -> argparse.Namespace:
-    args, unknown = parser.parse_known_args(argv)
+    args, unknown = parser.parse_known_intermixed_args(argv)
     for word in unknown:
         if word.startswith("-"):
             near = did_you_mean(word.partition("=")[0], parser.known)
@@ -107,7 +107,8 @@ def checked(name: str, raw: dict, preset: str | None, parser: Parser, base: dict
         if word in raw and raw[word] is None:
             raise UsageError(f"--{word} needs a value.")
     chosen = parts | {k: raw[k] for k in registry.WRAPPED if k in raw}
-    algorithm = registry.make(name, 1, (base or {}) | chosen, preset)  # sizes do not matter for names and ranges
+    made = registry.make(name, 1, None, preset)  # sizes do not matter for names and ranges
+    algorithm = registry.adjust(made, registry.overrides(made, chosen, 1, before=base), 1)
     known = {s.name: s for s in fields.fields(algorithm)}
     given = {}
     for word, value in raw.items():
@@ -115,6 +116,7 @@ def checked(name: str, raw: dict, preset: str | None, parser: Parser, base: dict
             setting = known[fields.find(word, known)]
         except SettingsError as error:
             options = [o for o in parser.known if o not in ("--json", "--help")]
+            options += [f"--{o}" for o in (*registry.CHOICES, *known)]
             near = did_you_mean(f"--{word}".replace("_", "-"), options)
             if "." in word or "Did you mean" not in near or "There is no setting" not in str(error):
                 raise

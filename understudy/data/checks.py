@@ -56,7 +56,17 @@ class Report(list):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return tuple(str(f) for f in self)
+        return tuple(f"warning: {f}" if f.level == "warning" else str(f) for f in self)
+
+
+def not_vectors(observations: Any) -> str:
+    """What the networks cannot take of observations, "" where there is nothing."""
+    if isinstance(observations, dict):
+        return next(filter(None, map(not_vectors, observations.values())), "")
+    if observations.ndim == 2:
+        return ""
+    shape = ", ".join(map(str, ("N", *observations.shape[1:])))
+    return f"the observations have the shape [{shape}], and the networks take vectors [N, size] or dictionaries of them"
 
 
 def check_column(x: np.ndarray, key: str, report: Report, *, ndim: int | None = None, rows: np.ndarray | None = None):

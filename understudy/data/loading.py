@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from understudy.data import formats, players, relabel, store
-from understudy.data.checks import Finding, Report
+from understudy.data.checks import Finding, Report, not_vectors
 from understudy.data.dataset import Dataset, finish, shapes
 from understudy.errors import DataError, UserError, did_you_mean
 
@@ -243,6 +243,8 @@ def check(name_or_path: str | os.PathLike, *, env: str | None = None) -> list[Fi
             store.verify(path)
         data, kind = _read(path, env, None, None, report, _name(name_or_path, path))
         if data is not None:
+            if wrong := not_vectors(data.observations):
+                report.append(Finding("error", wrong, "flatten or encode them first", "observations"))
             _compare(data, env, report)
             if kind.startswith("ogbench"):
                 relabel.check_timing(path, data, report)

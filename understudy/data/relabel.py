@@ -92,6 +92,11 @@ def apply(
             report.info(f"The rewards are the file's own; nothing says that they are those of {env}", key="rewards")
             return parts
     rewards, masks, note = ogbench_rewards(parts, columns, env)
+    if recorded and wanted is None and (other := int((np.asarray(parts["rewards"]) != rewards).sum())):
+        report.warning(
+            f"The file's own rewards were replaced by those of {env}; {other:,} of {len(rewards):,} differ",
+            "to keep them, load the file in Python with understudy.data.load(..., rewards='file')", "rewards",
+        )  # fmt: skip
     report.info(f"Rewards and terminations of {env} were derived {note}by the ogbench package's rule", key="rewards")
     return with_rewards(parts, rewards, masks == 0)
 

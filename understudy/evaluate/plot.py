@@ -48,7 +48,7 @@ def value_range(values: Iterable[float]) -> tuple[float, float]:
     values = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
     low, high = min(values), max(values)
     if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
-        room = 0.5 * max(abs(high), 1e-3)
+        room = 0.5 * abs(high) or 1.0
         return low - room, high + room
     return low, high
 

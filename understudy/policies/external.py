@@ -68,7 +68,7 @@ class Simple:
     loss or a state that can be saved."""
 
     def __init__(self, policy: Any):
-        self.policy = policy
+        self.policy, self.name = policy, type(policy).__name__
 
     def sample(self, observations, n: int, seed: int) -> np.ndarray:
         return self.policy.sample(observations, n, *([seed] if _seeded(self.policy.sample, 2) else []))

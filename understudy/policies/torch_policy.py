@@ -17,7 +17,7 @@ class TorchPolicy:
       optimiser: a `torch.optim.Optimizer` of its parameters. Default: Adam at 3e-4.
 
     Raises:
-      SettingsError: torch is not installed.
+      SettingsError: torch is not installed, or the module is none or lacks one of the two.
     """
 
     def __init__(self, module, optimiser=None):
@@ -25,7 +25,14 @@ class TorchPolicy:
             import torch
         except ImportError:
             raise SettingsError("TorchPolicy needs torch; install it with: pip install understudy[torch]") from None
-        self.torch, self.module = torch, module
+        name, wanted = type(module).__name__, "TorchPolicy takes a torch.nn.Module with sample and loss"
+        if not isinstance(module, torch.nn.Module):
+            raise SettingsError(f"{wanted}; got {name}.")
+        if missing := [n for n in ("sample", "loss") if not callable(getattr(module, n, None))]:
+            raise SettingsError(f"{wanted}; {name} has no {' and no '.join(missing)}.")
+        if not any(True for _ in module.parameters()):
+            raise SettingsError(f"{wanted}; {name} has no parameters to learn.")
+        self.torch, self.module, self.name = torch, module, name
         self.device = next(module.parameters()).device
         self.optimiser = optimiser or torch.optim.Adam(module.parameters(), lr=3e-4)
 
@@ -41,11 +48,17 @@ class TorchPolicy:
         self.module.eval()
         with self.torch.no_grad():
             actions = self._seeded(seed, lambda o: self.module.sample(o, n), observations)
-        return actions.clamp(-1, 1).float().cpu().numpy()
+        return actions.float().cpu().numpy()
 
     def fit(self, observations, actions, weights, seed: int) -> float:
         def step(observations, actions, weights):
-            loss = (weights * self.module.loss(observations, actions)).sum() / weights.sum()
+            each = self.module.loss(observations, actions)
+            if each.shape != weights.shape:
+                raise SettingsError(
+                    f"{self.name}.loss gave {list(each.shape)}; it must give one loss for each of the {len(weights)} "
+                    f"actions, [{len(weights)}], as each has a weight of its own."
+                )
+            loss = (weights * each).sum() / weights.sum()
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()

@@ -20,8 +20,10 @@ SAME = ("batch_size", "n_step", "num_envs", "replay_capacity", "eval_every", "ep
         "checkpoint_every")  # fmt: skip
 
 
-def check(algorithm: str | None, data: Any, online: int) -> None:
+def check(algorithm: str | None, data: Any, online: int, evaluate: bool = True) -> None:
     """Raise SettingsError where there is nothing to compare with."""
+    if not evaluate:
+        raise SettingsError("--baseline compares evaluations, and there are none; leave out --no-eval or --baseline.")
     if data is None:
         raise SettingsError("--baseline is RLPD on the same data, and there are none; give a data set or leave it out.")
     if not online:

@@ -67,7 +67,7 @@ def carry_over(like, arrays: dict[str, np.ndarray], *, acted=(), updates: int = 
       updates: of the run so far, where the arrays do not count them.
 
     Returns:
-      the tree and how many arrays were carried over."""
+      the tree, and the names of networks that go on and of those that start afresh."""
     alone = lambda name: re.sub(r"^(\['state'\])(\.inner)+", r"\1", name)
     through = lambda name: re.sub(r"^(\['state'\]\.(actor\.params|target))", r"\1['base']", name)
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
@@ -81,8 +81,12 @@ def carry_over(like, arrays: dict[str, np.ndarray], *, acted=(), updates: int = 
     broken = {network(n) for n in {*mine, *arrays} if not fits(n)}
     learned = lambda name: ".opt" not in name and (any(x in name for x in LEARNED) or name.endswith(COUNTED))
     kept = {n: arrays[n] for n in mine if fits(n) and network(n) not in broken and learned(n)}
-    carried = len(kept)
-    kept |= {n: np.full(np.shape(x), updates) for n, x in mine.items() if n.endswith(".step") and n not in kept}
+    followers = tuple(target for target, _ in FOLLOWS)
+    networks = {network(n) for n in mine if any(x in n for x in LEARNED) and ".opt" not in n}
+    networks = {n for n in networks if not n.startswith(followers)}
+    going = networks & {network(n) for n in kept}
+    uncounted = (n for n in mine if n.endswith(".step") and n not in kept and not n.startswith(followers))
+    kept |= {n: np.full(np.shape(mine[n]), updates) for n in uncounted}
     for target, followed in FOLLOWS:
         for name in mine:
             source = followed + name.removeprefix(target)
@@ -94,7 +98,13 @@ def carry_over(like, arrays: dict[str, np.ndarray], *, acted=(), updates: int = 
             if name.startswith(target) and name not in kept and source in kept:
                 kept[name] = np.broadcast_to(kept[source][:, None], np.shape(mine[name]))
     new = [jnp.asarray(kept[n], jnp.asarray(x).dtype) if n in kept else x for n, x in mine.items()]
-    return structure.unflatten(new), carried
+    return structure.unflatten(new), _plainly(going), _plainly(networks - going)
+
+
+def _plainly(networks) -> list[str]:
+    """['critic.q', ...] of networks "['state'].critic.q.params"."""
+    dotted = (re.sub(r"\['(\w+)'\]", r".\1", name).replace(".params", "") for name in networks)
+    return sorted({name.removeprefix(".state.") for name in dotted})
 
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> str:
@@ -199,20 +209,16 @@ def latest(folder: pathlib.Path, *, mend: bool = False) -> tuple[dict[str, np.nd
     """The newest whole checkpoint; a damaged one is passed over with a warning. None where there is none.
 
     `mend`: put damaged ones aside as damaged-NAME, so that they are not counted among the last two."""
-    damaged = None
     for name in reversed(names(folder)):
         try:
             found = load(pathlib.Path(folder) / "checkpoints" / name)
         except OtherFormat:
             raise
         except CheckpointError as error:
-            damaged = error
-            say(f"warning: {error} Going back to the checkpoint before it.")
+            say(f"warning: {error} Going back to the checkpoint before it, if there is one.")
             if mend:
                 home = pathlib.Path(folder) / "checkpoints"
                 os.rename(home / name, home / f"damaged-{name}")
             continue
         return found
-    if damaged is not None:
-        say("warning: no whole checkpoint is left; the run starts again from its beginning.")
     return None

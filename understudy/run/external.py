@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from understudy.data.replay import Buffer
-from understudy.errors import CheckpointError, SettingsError
+from understudy.errors import CheckpointError, DivergenceError, SettingsError
+from understudy.progress import say
 from understudy.run import programs
 
 FIT, PROPOSE = 1, 2  # streams of the policy's seeds
@@ -55,15 +56,44 @@ def seed_of(key, *numbers: int) -> int:
 
 
 def propose(policy, observations, n: int, action_size: int, seed: int) -> np.ndarray:
-    """The policy's proposals, checked: [B, n, A]. Raises SettingsError where they are not what was asked for."""
-    size = len(jax.tree.leaves(observations)[0])
-    given = np.asarray(policy.sample(observations, n, seed), np.float32)
+    """The policy's proposals, checked, and cut at the bounds: [B, n, A]. Raises SettingsError where they are not what
+    was asked for, and DivergenceError where they are no numbers."""
+    return np.clip(_proposals(policy, observations, n, action_size, seed), -1, 1)
+
+
+def _proposals(policy, observations, n: int, action_size: int, seed: int) -> np.ndarray:
+    size, name = len(jax.tree.leaves(observations)[0]), getattr(policy, "name", type(policy).__name__)
+    given = policy.sample(observations, n, seed)
+    try:
+        given = np.asarray(given, np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor that has a gradient, for one
+        raise SettingsError(
+            f"{name}.sample gave {type(given).__name__}, which NumPy cannot take ({error}); it must give an array "
+            f"{[size, n, action_size]}."
+        ) from None
     if given.shape != (size, n, action_size):
         raise SettingsError(
-            f"{type(policy).__name__}.sample gave actions {list(given.shape)}; "
+            f"{name}.sample gave actions {list(given.shape)}; "
             f"asked for {n} at each of {size} observations, it must give {[size, n, action_size]}."
         )
-    return np.clip(given, -1, 1)
+    if not np.isfinite(given).all():
+        raise DivergenceError(
+            f"{name}.sample gave NaN or infinity, which is the policy's own; look at what it makes of such "
+            f"observations, and at the rate at which it learns."
+        )
+    return given
+
+
+def probe(algo, batch) -> None:
+    """Ask the policy outside, where there is one, for proposals once, before anything is written. Raises as `propose`,
+    and warns where actions are not as they should be."""
+    if (policy := policy_of(algo)) is None:
+        return
+    observations = jax.tree.map(np.asarray, batch["observations"])
+    given = _proposals(policy, observations, algo.extraction.samples, algo.action_size, 0)
+    if (outside := float((np.abs(given) > 1 + 1e-5).mean())) > 0.1:
+        say(f"warning: {outside:.0%} of the actions that {getattr(policy, 'name', type(policy).__name__)}.sample gave "
+            "lie outside [-1, 1] and are cut there; scale them from the environment's own range.")  # fmt: skip
 
 
 @functools.partial(jax.jit, donate_argnums=(0,))

@@ -83,6 +83,12 @@ class RunFolder:
             )
         return manifest
 
+    @property
+    def made(self) -> bool:
+        """Whether the run has written anything that starting over would lose."""
+        files = (self.path / name for name in ("policy.safetensors", "result.json", "metrics.jsonl", "episodes.jsonl"))
+        return any(f.exists() and f.stat().st_size for f in files)
+
     def write_manifest(self, manifest: dict) -> None:
         write_json(self.path / "manifest.json", manifest)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from understudy.data.checks import not_vectors
 from understudy.data.relabel import RULES
 from understudy.data.replay import HostBuffer, example
 from understudy.errors import DataError, EnvError, SettingsError
@@ -32,6 +33,27 @@ class Shapes:
     action_size: int
 
 
+def check_kinds(algorithm, dataset, env) -> None:
+    """Refuse what is none of the things that `train` takes. Raises SettingsError."""
+    from understudy.data import Dataset
+
+    if isinstance(algorithm, type) or not (isinstance(algorithm, str) or hasattr(algorithm, "update")):
+        name = algorithm.__name__ if isinstance(algorithm, type) else type(algorithm).__name__
+        raise SettingsError(
+            f"algorithm is {'the class ' if isinstance(algorithm, type) else ''}{name}; give a name "
+            f"(understudy list algorithms) or an object, such as understudy.make('iql', action_size)."
+        )
+    if not (dataset is None or isinstance(dataset, str | pathlib.Path | Dataset)):
+        raise SettingsError(
+            f"dataset is {type(dataset).__name__}; give a name, a path, or understudy.data.from_arrays(observations, "
+            f"actions, rewards, ...)."
+        )
+    if not (env is None or isinstance(env, str)):
+        raise SettingsError(
+            f"env is {type(env).__name__}; give the id that it is registered under, such as Pendulum-v1."
+        )
+
+
 def spec_of(env: str | None, data) -> Shapes:
     """Sizes of observations and actions. Raises where the data do not fit the environment."""
     if env is None and data is None:
@@ -45,11 +67,8 @@ def spec_of(env: str | None, data) -> Shapes:
     if data is None:
         return found
     leaves = jax.tree.leaves(data.observations)
-    if flat := next((x.shape for x in leaves if x.ndim != 2), None):
-        raise DataError(
-            f"{data.name} has observations {list(flat)}; the networks take vectors [N, size] or dictionaries of "
-            f"vectors. Flatten or encode them first."
-        )
+    if wrong := not_vectors(data.observations):
+        raise DataError(f"{data.name}: {wrong}; flatten or encode them first.")
     mine = Shapes(tuple(leaves[0].shape[1:]) if len(leaves) == 1 else (), data.actions.shape[-1])
     if found is not None and isinstance(data.observations, dict):
         raise EnvError(
@@ -148,12 +167,19 @@ def check_fit(algo, p: Plan, data, done: int = 0) -> None:
             f"does not pass on; put that around another algorithm."
         )
     live_only = hasattr(algo, "burst") and not getattr(core_of(algo), "learns_offline", False)
-    if live_only and (idle := [f"--{phase.name} 0" for phase in p.phases[done:] if not phase.acts]):
-        raise SettingsError(f"{type(core_of(algo)).__name__} learns only from what it plays; give {' '.join(idle)}.")
+    if live_only and (idle := [phase.name for phase in p.phases[done:] if not phase.acts]):
+        way_out = "give --offline 0" if idle == ["offline"] else "leave retrain out"
+        raise SettingsError(f"{type(core_of(algo)).__name__} learns only from what it plays; {way_out}.")
     if hasattr(algo, "burst") and any(phase.random_actions for phase in p.phases[done:]):
         raise SettingsError(
             f"{type(core_of(algo)).__name__} learns from what its policy has played, and a warm-up that nothing comes "
             f"before plays at random; give --warmup 0."
+        )
+    steps = algo.burst[0] * p.num_envs if hasattr(algo, "burst") else 0
+    if short := [x for x in p.phases[done:] if x.acts and x.utd and x.env_steps < steps]:
+        say(
+            f"warning: {type(core_of(algo)).__name__} learns after every {steps:,} live steps, and the {short[0].name} "
+            f"phase has {short[0].env_steps:,}: it learns nothing; give it more steps, or shorter rollouts."
         )
     outside = getattr(core_of(algo), "external", None)
     if outside is not None and (len(p.seeds) > 1 or core_of(algo) is not algo):
@@ -219,7 +245,7 @@ def introduce(data) -> None:
     rewards = "without rewards" if data.rewards is None else "with rewards"
     say(f"{data.name}: {data.size:,} transitions in {data.episodes:,} episodes, {rewards}")
     for note in data.notes:
-        say(f"  {note}")
+        say(note if note.startswith("warning") else f"  {note}")
 
 
 def identity_of(data, given, action_range) -> dict | None:

@@ -98,6 +98,7 @@ class Loop:
         batch = self._example_batch()
         if hasattr(self.algo, "check"):
             self.algo.check(batch)
+        external.probe(self.algo, batch)
         self.state = programs.initialise(self.algo, self.keys[programs.INIT], batch)
         one = jax.tree.map(lambda x: x[0], self.state)
         names: list[str] = []  # in the algorithm's own order, which a dict loses on its way through jax
@@ -443,9 +444,10 @@ class Loop:
             still = getattr(self.given, "acts_with", ())
             acted = [x for x in getattr(before, "acts_with", ()) if x not in still]
             like, updates = {"state": self.state}, meta["counters"]["updates"]
-            found, kept = checkpoint.carry_over(like, arrays, acted=acted, updates=updates)
-            self.state = found["state"]
-            say(f"Another algorithm or structure from here on: {kept} of its arrays are carried over.")
+            found, going, afresh = checkpoint.carry_over(like, arrays, acted=acted, updates=updates)
+            self.state, said = found["state"], [f"{' '.join(going)} go on" if going else "nothing goes on"]
+            said += [f"{' '.join(afresh)} start afresh"] * bool(afresh)
+            say(f"Another algorithm or structure from here on: {', '.join(said)}.")
             if any(k.startswith(external.PREFIX) for k in arrays):
                 external.restore(self.algo, arrays)
         c = self.counters = Counters(**meta["counters"] | {"evaluated": tuple(meta["counters"]["evaluated"])})

@@ -20,6 +20,7 @@ from understudy.run.folder import FORMAT, disk_error, write_json
 from understudy.wrappers import shaped
 
 # What policy.json repeats of the manifest.
+NEEDED = {"algorithm", "preset", "overrides", "seeds", "action_size", "observations", "sha256"}  # of policy.json
 COPIED = ("format", "understudy", "algorithm", "object", "preset", "overrides", "settings", "env")
 
 
@@ -58,6 +59,8 @@ def load_policy(path: str | pathlib.Path, algorithm: Any = None) -> Acting:
     try:
         about = json.loads((path / "policy.json").read_text())
         version = about["format"]
+        if version == FORMAT and NEEDED - about.keys():
+            raise KeyError
     except FileNotFoundError:
         raise CheckpointError(f"{path} has no policy yet; finish the run: understudy resume {path}") from None
     except (ValueError, KeyError, TypeError):
@@ -72,7 +75,10 @@ def load_policy(path: str | pathlib.Path, algorithm: Any = None) -> Acting:
     if algorithm is not None:
         algo = registry.adjust(algorithm, about["overrides"])
     elif about["algorithm"] is None:
-        raise CheckpointError(f"The policy in {path} belongs to an algorithm object; give it with algorithm=....")
+        raise CheckpointError(
+            f"The policy in {path} belongs to an algorithm object, which only Python has: "
+            f"understudy.load({str(path)!r}, algorithm=THE_OBJECT)."
+        )
     else:
         algo = registry.make(about["algorithm"], about["action_size"], about["overrides"], about["preset"])
     arrays = checkpoint.read_arrays(path / "policy.safetensors", about["sha256"])
@@ -129,6 +135,8 @@ class Acting:
         elif any(x.shape[1:] != like.shape for like, x in pairs) or len({x.shape[0] for _, x in pairs}) > 1:
             given = jax.tree.map(np.shape, observations)
             raise DataError(f"The policy takes observations {wanted}; got {given}.")
+        if any(x.dtype.kind == "f" and not np.isfinite(x).all() for x in jax.tree.leaves(observations)):
+            raise DataError("The observations hold NaN or infinity, to which no action belongs; give finite numbers.")
         if not 0 <= seed < len(self.about["seeds"]):
             raise SettingsError(f"The run has {len(self.about['seeds'])} seed(s); got seed {seed}, counted from 0.")
         state = jax.tree.map(lambda x: x[seed : seed + 1], self.state)

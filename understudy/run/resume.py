@@ -96,7 +96,8 @@ def resume(
     if baseline:
         steps = online or sum(p["env_steps"] for p in manifest["phases"] if p["name"] == "online")
         name = canonical(algorithm) if algorithm is not None else manifest["algorithm"]
-        baseline_module.check(name, manifest["dataset"], steps)
+        evaluated = manifest["plan"]["evaluate"] or eval_every is not None or episodes is not None
+        baseline_module.check(name, manifest["dataset"], steps, evaluated)
     evaluations = {"eval_every": eval_every, "episodes": episodes}
     evaluations = {k: number_of(k, v, 0) for k, v in evaluations.items() if v is not None}
     evaluations |= {"evaluate": True} if evaluations else {}  # asked for, whatever the run did so far
@@ -136,6 +137,11 @@ def _reopen(folder, manifest, totals, live, planned, algorithm, settings, datase
     """The loop of a run, ready at its last checkpoint, and its manifest, with the changes that were asked for: `totals`
     and the other options by name, where they were given."""
     found = checkpoint.latest(folder.path, mend=True)
+    if found is None and folder.made:
+        raise CheckpointError(
+            f"{folder.path} has no whole checkpoint left, so that it could only start over, and what it made would be "
+            f"lost; put its checkpoints back, or train anew in another folder (--out)."
+        )
     at, phases = (found[1]["counters"]["phase"], found[1].get("phases")) if found else (0, None)
     # A checkpoint says itself which algorithm it holds, and what was asked for besides: a kill between it and the
     # manifest loses nothing.
@@ -356,6 +362,10 @@ def _extend(phases: list[Phase], totals: dict[str, int], data: bool, env, live: 
             )
         if total > phases[i].units and i != len(phases) - 1:
             later = ", ".join(p.name for p in phases[i + 1 :])
+            if phases[-1].restart:
+                raise SettingsError(
+                    f"The {name} phase is followed by a retraining, which ends a run; train anew with more steps in it."
+                )
             raise SettingsError(f"The {name} phase is followed by {later} and cannot grow; extend the last phase.")
         unit = "env_steps" if phases[i].acts else "updates"
         phases[i] = dataclasses.replace(phases[i], **{unit: total})

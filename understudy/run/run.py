@@ -36,6 +36,10 @@ class Run:
             raise CheckpointError(
                 f"{self.path} has not finished; go on with it: understudy resume {self.path}"
             ) from None
+        except ValueError:
+            raise CheckpointError(
+                f"{self.path / 'result.json'} is damaged; write it again with: understudy resume {self.path}"
+            ) from None
 
     def summarise(self, counters) -> dict[str, Any]:
         """The result from the run's files."""
@@ -107,6 +111,7 @@ class Run:
         if episodes < 1:
             raise SettingsError(f"episodes is {episodes}; give at least 1.")
         policy, seeds = load_policy(self.path, self.algorithm), self.manifest["seeds"]
+        saved = self.result if (self.path / "result.json").exists() else {}
         at = {"updates": 0, "env_steps": 0} | policy.about  # an older policy.json does not say
         if not (self.path / "result.json").exists():
             say(f"The run is unfinished; its policy at {at['updates']:,} updates, {at['env_steps']:,} steps acts.")
@@ -133,7 +138,6 @@ class Run:
         file = None
         if video is not None:
             file = self.record(video, seed=seed)
-        saved = self.result if (self.path / "result.json").exists() else {}
         return {
             "success": mean if has else None,
             "offline_success": saved.get("offline_success"),

@@ -17,6 +17,7 @@ from understudy.run.folder import FORMAT, RunFolder, Taken, write_json
 from understudy.run.given import (
     canonical,
     check_fit,
+    check_kinds,
     check_plan,
     columns_of,
     example_of,
@@ -120,6 +121,8 @@ def train(
     from understudy.data import load as load_data
     from understudy.envs import describe
 
+    for place in (env, eval_env):
+        check_kinds(algorithm, dataset, place)
     named = canonical(algorithm) or algorithm
     recipe, published = registry.run_of(named), registry.preset_run_of(named, preset)
     run_settings = recipe | published
@@ -168,7 +171,7 @@ def train(
             f"offline_share is {offline_share:g} and there are no data; give a data set, or leave it out."
         )
     if baseline:
-        baseline_module.check(canonical(algorithm), data, online)
+        baseline_module.check(canonical(algorithm), data, online, evaluate)
     bring = [recipe, published]
     live = {"utd": pick(utd, "utd", 1.0), "offline_share": pick(offline_share, "offline_share", SHARE),
             "online_settings": phase_settings(algo, bring, online_settings, "online_settings")}  # fmt: skip
@@ -248,7 +251,7 @@ def train(
         raise
     if preset is None and env is not None and (found := presets.published(canonical(algorithm) or "", env)):
         say(f"There are published settings for this environment: --preset {found}")
-    if data is not None and data is not dataset:
+    if data is not None:
         introduce(data)
     return conclude(go(loop, folder, manifest, data if data is dataset else None), command)
 

@@ -88,5 +88,5 @@ def _by_seed(curves: Curves, found: dict) -> str:
         regret = "" if one["regret"] is None else number(one["regret"])
         cells = (seed, show(one["offline"]), show(one["dip"]), back, show(one["area"]), regret, show(one["final"]))
         rows += "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in (*cells, _scale(one))) + "</tr>"
-    names = ("seed", "at the switch", "deepest dip", "recovered after", "mean live", "regret", "last", "Q scale")
+    names = ("seed", "at the switch", "deepest dip", "recovered after", "mean live", "regret", "end of live", "Q scale")
     return f'<div class="block">{grid(names, rows)}</div>'

@@ -36,12 +36,12 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
     shell = _shell
     if not manifest:
         return [("Start a run anew", "understudy train ALGORITHM DATASET --env ID")]
-    found = []
+    found, named = [], bool(manifest.get("algorithm"))  # else an object, which only Python has
     env, data = manifest.get("env"), manifest.get("dataset")
     live = sum(int(p.get("env_steps") or 0) for p in manifest.get("phases", ()) if p.get("name") == "online")
-    if not curves.finished:
+    if named and not curves.finished:
         found.append(("Finish this run", shell("understudy", "resume", run)))
-    if env and curves.finished:
+    if named and env and curves.finished:
         film = folder / "video.mp4"
         found.append(("Play fresh episodes and film some", shell("understudy", "evaluate", run, "--episodes", 200,
                                                                  "--video", film)))  # fmt: skip
@@ -50,7 +50,7 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
             what = f"Learn on, to {total:,} live steps in all" if live else f"Improve it live, {total:,} steps"
             found.append((what, shell("understudy", "resume", run, "--online", total)))
     changed = {name for r in manifest.get("resumes") or () for name in r.get("changed") or {}}
-    if manifest.get("algorithm") and not changed & {"algorithm", "batch_size", "n_step"}:  # no one command says both
+    if named and not changed & {"algorithm", "settings", "batch_size", "n_step"}:  # no one command says both
         source = data and (data.get("given") or data.get("source") or data.get("name"))
         words = ["understudy", "train", manifest["algorithm"], *([source] if source else [])]
         stage = (manifest.get("plan") or {}).get("eval_env")
@@ -83,6 +83,7 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
             name, own = phase["name"], dict(map(tuple, phase.get("settings") or ()))
             words += [w for k, v in own.items() if v != settings[name].get(k) for w in (f"--{name}.{k}", v)]
         words += ["--baseline"] if manifest.get("baseline") else []
+        words += ["--no-eval"] if plan.get("evaluate") is False else []
         if (bounds := (data or {}).get("action_range")) and not any(isinstance(b, list) for b in bounds):
             words += ["--action-range", *bounds]
         words += ["--seeds", 3, "--seed", max([-1, *(s for s in curves.seeds if isinstance(s, int))]) + 1]
@@ -91,12 +92,14 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
         found.append(("Train anew with three other seeds", shell(*words)))
     if (folder / "tensorboard").is_dir():
         found.append(("Look at the metrics in TensorBoard", shell("tensorboard", "--logdir", folder / "tensorboard")))
-    lines = ["import understudy"]
+    lines, which = ["import understudy"], "" if named else ", algorithm=algorithm"
+    if not named:
+        lines[0] += f"  # and algorithm: the {manifest.get('object')} that it was trained with"
     if curves.finished:
-        lines.append(f"run = understudy.load({run!r})")
+        lines.append(f"run = understudy.load({run!r}{which})")
         lines.append("actions = run.policy(observations)  # [B, ...] -> [B, A] in [-1, 1]")
     else:
-        lines.append(f"run = understudy.resume({run!r})")
+        lines.append(f"run = understudy.resume({run!r}{which})")
     if env and curves.finished:
         lines.append("run.evaluate(episodes=200)")
     found.append(("In Python", "\n".join(lines)))
