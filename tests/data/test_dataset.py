@@ -37,13 +37,13 @@ def test_monte_carlo_returns_by_hand():
     # Terminated: 2, 1 + 0.5 * 2. Cut off with non-negative rewards: nothing is added.
     d = from_arrays(**two())
     assert d.transitions(mc_discount=0.5)["mc_returns"].tolist() == [2, 2, 3 + 0.5 * 6.5, 4 + 2.5, 5]
-    # Cut off with rewards of -1: what would have come is at least -1 / (1 - 0.5) = -2 at the end.
+    # Cut off with rewards of -1: that goes on, -1 / (1 - 0.5) = -2 at the end. Cut off in success, nothing more comes.
     r, m, e = np.array([-1.0, -1, -1]), np.ones(3), np.array([0, 0, 1], bool)
     assert monte_carlo_returns(r, m, e, 0.5).tolist() == [-2, -2, -2]
-    assert monte_carlo_returns(np.array([-1.0, 0, 0]), m, e, 0.5).tolist() == [-1.25, -0.5, -1]
+    assert monte_carlo_returns(np.array([-1.0, 0, 0]), m, e, 0.5).tolist() == [-1, 0, 0]
     # A termination in mid-trajectory cuts what comes before from what comes after.
     assert monte_carlo_returns(np.array([1.0, 1, 1]), np.array([1, 0, 1]), e, 0.5).tolist() == [1.5, 1, 1]
-    assert monte_carlo_returns(np.array([1.0]), np.ones(1), np.ones(1, bool), 0.5, lowest=-3).tolist() == [-2]
+    assert monte_carlo_returns(np.array([-5, -5, 5.0]), m, e, 0.5).tolist() == [-5 - 2.5 + 1.25, -5 + 2.5, 5]
     assert len(monte_carlo_returns(np.zeros(0), np.zeros(0), np.zeros(0, bool), 0.9)) == 0
     with pytest.raises(DataError, match=r"discount .* 1\.0"):
         monte_carlo_returns(r, m, e, 1.0)

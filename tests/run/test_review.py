@@ -174,7 +174,7 @@ def test_a_policy_that_cannot_be_written_is_one_sentence(pendulum, tmp_path):
 
 
 def test_a_collector_that_keeps_no_returns_forgets_those_of_the_one_before():
-    before, after = Collector("Pendulum-v1", [0], mc=(0.9, 0.0)), Collector("Pendulum-v1", [0])
+    before, after = Collector("Pendulum-v1", [0], mc_discount=0.9), Collector("Pendulum-v1", [0])
     before.start()
     before.actions = np.zeros((1, 1, 1), np.float32)
     before.step()

@@ -138,33 +138,32 @@ class Dataset:
         return from_arrays(*args, **kwargs)
 
 
-def monte_carlo_returns(rewards, masks, ends, discount: float, *, lowest: float | None = None) -> np.ndarray:
+def monte_carlo_returns(rewards, masks, ends, discount: float) -> np.ndarray:
     """Discounted sums of rewards to come, G_i = r_i + discount masks_i G_{i+1}, within each trajectory.
 
-    Where a trajectory ends without termination, what would have come is taken as its lower bound
-    min(lowest, 0) / (1 - discount), so that the result stays a lower bound of the value.
+    Where a trajectory ends without termination, its last reward goes on, if that is below 0, else nothing more comes:
+    min(r_last, 0) / (1 - discount).
 
     Args:
       rewards: [N]. masks: [N], 0 where terminated. ends: [N] bool, last transitions of trajectories.
       discount: gamma in [0, 1).
-      lowest: smallest reward there can be; default that of `rewards`.
 
     Returns:
       [N] float32.
 
-    Source: Cal-QL (arXiv:2303.05479), which takes r_min / (1 - gamma) as the return of failed trajectories.
+    Source: Cal-QL (arXiv:2303.05479), where a failed trajectory of a sparse task has the return r_min / (1 - gamma) and
+    a successful one that of what was recorded: both are this. Of other rewards it takes what was recorded, which is too
+    much where they are negative.
     """
     if not 0 <= discount < 1:
         raise DataError(f"The discount of Monte-Carlo returns is {discount}; give one in [0, 1).")
     rewards = np.asarray(rewards, np.float64)
     if not len(rewards):
         return np.zeros(0, np.float32)
-    lowest = float(rewards.min()) if lowest is None else lowest
-    tail = min(lowest, 0.0) / (1 - discount)
     factors = (discount * np.asarray(masks, np.float64)).tolist()
-    out, following, backwards = [], tail, reversed(np.asarray(ends, bool).tolist())
+    out, following, backwards = [], 0.0, reversed(np.asarray(ends, bool).tolist())
     for reward, factor, end in zip(reversed(rewards.tolist()), reversed(factors), backwards):
-        following = reward + factor * (tail if end else following)
+        following = reward + factor * (min(reward, 0.0) / (1 - discount) if end else following)
         out.append(following)
     return np.array(out[::-1], np.float32)
 

@@ -16,20 +16,19 @@ class Collector:
       env_id: environment.
       seeds: training seeds [K]; lane e of seed s plays episodes derived from (s, e), whatever the other seeds are.
       lanes: parallel environments of each seed, L.
-      mc: discount and lowest reward (None where no data tell it: returns of episodes that were cut off stay unknown),
-        where the algorithm needs Monte-Carlo returns of live episodes, else None.
+      mc_discount: where the algorithm needs Monte-Carlo returns of live episodes, else None.
       scale, bias: the reward stored is scale * reward + bias, as in the data set; episode returns are the
         environment's own.
     """
 
-    def __init__(self, env_id: str, seeds, lanes: int = 1, *, mc=None, scale: float = 1.0, bias: float = 0.0):
+    def __init__(self, env_id: str, seeds, lanes: int = 1, *, mc_discount=None, scale: float = 1.0, bias: float = 0.0):
         from understudy.envs import vector
 
         self.shape = (len(seeds), lanes)
         bases = [int(np.random.SeedSequence([s, 7, e]).generate_state(1)[0]) for s in seeds for e in range(lanes)]
         self.env = vector(env_id, bases)
         self.observations = self.actions = None
-        self.mc, self.scale, self.bias = mc, scale, bias
+        self.mc_discount, self.scale, self.bias = mc_discount, scale, bias
         self._rewards = [[] for _ in bases]
         self._masks = [[] for _ in bases]
         self.seconds = 0.0
@@ -56,23 +55,21 @@ class Collector:
         self.observations = self._split(np.array(result[0]))
         ended = finished(result)
         returns = []
-        if self.mc is not None:
+        if self.mc_discount is not None:
             slot["mc_returns"] = np.full(len(before), -np.inf, np.float32)
             for i, (reward, mask) in enumerate(zip(slot["rewards"], slot["masks"])):
                 self._rewards[i].append(float(reward))
                 self._masks[i].append(float(mask))
                 if slot["ends"][i]:
-                    if mask == 0 or self.mc[1] is not None:  # else nothing bounds what would have come
-                        returns.append((*divmod(i, self.shape[1]), self._episode_returns(i)))
+                    returns.append((*divmod(i, self.shape[1]), self._episode_returns(i)))
                     self._rewards[i], self._masks[i] = [], []
         return {k: self._split(v) for k, v in slot.items()}, ended, returns
 
     def _episode_returns(self, i: int) -> np.ndarray:
-        discount, lowest = self.mc
         rewards, masks = np.array(self._rewards[i], np.float32), np.array(self._masks[i], np.float32)
         ends = np.zeros(len(rewards), bool)
         ends[-1] = True
-        return monte_carlo_returns(rewards, masks, ends, discount, lowest=lowest)
+        return monte_carlo_returns(rewards, masks, ends, self.mc_discount)
 
     def save(self) -> tuple[dict, dict]:
         """Arrays and JSON from which `load` goes on exactly."""
@@ -92,7 +89,9 @@ class Collector:
         flat = self._join(self.observations)
         for i, (env, recipe) in enumerate(zip(self.env.envs, meta["envs"])):
             env.restore(recipe | {"actions": arrays[f"collector.played.{i}"], "observation": flat[i]})
-            if self.mc is not None:  # else nothing is appended, and an old beginning would pass for the next episode's
+            if (
+                self.mc_discount is not None
+            ):  # else nothing is appended, and an old beginning would pass for the next episode's
                 self._rewards[i] = [float(x) for x in arrays[f"collector.rewards.{i}"]]
                 self._masks[i] = [float(x) for x in arrays[f"collector.masks.{i}"]]
 

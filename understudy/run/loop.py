@@ -345,16 +345,9 @@ class Loop:
         return ring.empty(self.example, capacity, lanes, len(self.plan.seeds))
 
     def _make_collector(self) -> None:
-        mc = (discount_of(self.given), self.lowest_reward()) if "mc_returns" in self.example else None
-        self.collector = Collector(self.plan.env, self.plan.seeds, self.plan.num_envs, mc=mc,
+        discount = discount_of(self.given) if "mc_returns" in self.example else None
+        self.collector = Collector(self.plan.env, self.plan.seeds, self.plan.num_envs, mc_discount=discount,
                                    scale=self.plan.reward_scale, bias=self.plan.reward_bias)  # fmt: skip
-
-    def lowest_reward(self) -> float | None:
-        """The lowest reward of the data, at most 0: what bounds the value of an episode that was cut off. None without
-        data."""
-        if self.host is not None:
-            return min(float(np.min(self.host.take("rewards", slice(None)))), 0.0)
-        return min(float(self.sources["prior"].data["rewards"].min()), 0.0) if self.sources else None
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 
