@@ -89,9 +89,7 @@ class Collector:
         flat = self._join(self.observations)
         for i, (env, recipe) in enumerate(zip(self.env.envs, meta["envs"])):
             env.restore(recipe | {"actions": arrays[f"collector.played.{i}"], "observation": flat[i]})
-            if (
-                self.mc_discount is not None
-            ):  # else nothing is appended, and an old beginning would pass for the next episode's
+            if self.mc_discount is not None:  # else an old beginning would pass for the next episode's
                 self._rewards[i] = [float(x) for x in arrays[f"collector.rewards.{i}"]]
                 self._masks[i] = [float(x) for x in arrays[f"collector.masks.{i}"]]
 
