@@ -122,13 +122,18 @@ def test_a_share_too_small_for_one_transition_needs_nothing_from_the_host(pendul
     assert run.result["updates"] == 25
 
 
-def test_a_run_without_a_whole_checkpoint_starts_again_with_empty_logs(pendulum, tmp_path):
+def test_a_run_without_a_whole_checkpoint_starts_again_only_where_it_has_made_nothing(pendulum, tmp_path):
     run = small(pendulum, tmp_path / "run", evaluate=True)
     for name in checkpoint.names(run.path):
         (run.path / "checkpoints" / name / "checkpoint.json").write_text("")
+    with pytest.raises(CheckpointError, match="has no whole checkpoint left"):
+        understudy.resume(run)
+    made = [p for p in run.path.iterdir() if p.is_file() and p.name not in ("manifest.json", ".lock")]
+    assert {"episodes.jsonl", "policy.safetensors"} <= {p.name for p in made}
+    for file in made:
+        file.unlink()
     run = understudy.resume(run)
-    rows = [json.loads(line) for line in (run.path / "episodes.jsonl").read_text().splitlines()]
-    assert len(rows) == 1
+    assert len((run.path / "episodes.jsonl").read_text().splitlines()) == 1
     assert checkpoint.latest(run.path)[1]["counters"]["updates"] == 20
 
 
