@@ -292,6 +292,9 @@ def test_resume_checks_settings_against_the_runs_algorithm(calls, folder, capfd)
     assert calls[0][2]["online"] == 50_000
     assert calls[0][2]["settings"] == {"policy.steps": 5, "critic.expectile": 0.8}  # its policy is a flow
     assert run("resume", folder, "--alpha", "5") == 2
+    capfd.readouterr()
+    assert run("resume", folder, "--seeds", "3") == 2
+    assert "--seeds belongs to understudy train" in capfd.readouterr().err
     assert run("resume", folder, "--algorithm", "td3_bc", "--alpha", "5") == 0
     assert calls[-1][2]["settings"] == {"extraction.alpha": 5.0}
 

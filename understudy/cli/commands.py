@@ -115,6 +115,8 @@ def checked(name: str, raw: dict, preset: str | None, parser: Parser, base: dict
         try:
             setting = known[fields.find(word, known)]
         except SettingsError as error:
+            if (option := f"--{word}".replace("_", "-")) in COMMANDS["train"].parser().known:
+                raise UsageError(f"{option} belongs to understudy train; see {parser.prog} --help") from None
             options = [o for o in parser.known if o not in ("--json", "--help")]
             options += [f"--{o}" for o in (*registry.CHOICES, *known)]
             near = did_you_mean(f"--{word}".replace("_", "-"), options)

@@ -438,9 +438,9 @@ class Loop:
             acted = [x for x in getattr(before, "acts_with", ()) if x not in still]
             like, updates = {"state": self.state}, meta["counters"]["updates"]
             found, going, afresh = checkpoint.carry_over(like, arrays, acted=acted, updates=updates)
-            self.state, said = found["state"], [f"{' '.join(going)} go on" if going else "nothing goes on"]
-            said += [f"{' '.join(afresh)} start afresh"] * bool(afresh)
-            say(f"Another algorithm or structure from here on: {', '.join(said)}.")
+            self.state, said = found["state"], [f"{', '.join(going)} go on" if going else "nothing goes on"]
+            said += [f"{', '.join(afresh)} start afresh"] * bool(afresh)
+            say(f"Another algorithm or structure from here on: {'; '.join(said)}.")
             if any(k.startswith(external.PREFIX) for k in arrays):
                 external.restore(self.algo, arrays)
         c = self.counters = Counters(**meta["counters"] | {"evaluated": tuple(meta["counters"]["evaluated"])})
