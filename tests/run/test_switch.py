@@ -432,7 +432,7 @@ def test_a_run_that_was_live_can_still_retrain(pendulum, tmp_path):
     assert a.keys() == b.keys() and not [k for k in a if not np.array_equal(a[k], b[k], equal_nan=True)]
     with pytest.raises(SettingsError, match="already ends with 5 updates of retraining"):
         understudy.resume(run, switch="retrain:9")
-    with pytest.raises(SettingsError, match="online phase is followed by retrain and cannot grow"):
+    with pytest.raises(SettingsError, match="online phase is followed by a retraining, which ends a run"):
         understudy.resume(run, online=9)
     assert small(pendulum, tmp_path / "as", **asked).path and understudy.resume(
         tmp_path / "as", switch="retrain").manifest["phases"][-1]["updates"] == 3 + 4  # fmt: skip
