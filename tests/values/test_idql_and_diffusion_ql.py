@@ -18,7 +18,7 @@ from understudy.policies.deterministic import Deterministic
 
 KEY = jax.random.key(0)
 HALF = 0.5 * math.log(3)  # tanh(HALF) = 1/2
-close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
+assert_close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,19 +49,19 @@ def test_implicit_acts_greedily_with_the_best_and_live_by_expectile_weights():
     extraction = Implicit(samples=200, live="expectile")
     weigh = extraction.compare(Linear(), ())
     advantage, weight = weigh(MANY[:2], jnp.array([[0.5], [-0.5]]))
-    close(advantage, [0.5, -0.5])
-    close(weight, [0.9, 0.1])
+    assert_close(advantage, [0.5, -0.5])
+    assert_close(weight, [0.9, 0.1])
     choose = lambda e, greedy: e.choose(Coins(), (), weigh, MANY, KEY, greedy=greedy)
-    close(choose(extraction, True), np.full((4000, 1), 0.5))
-    close((choose(extraction, False) > 0).mean(), 0.9, atol=0.02)  # of 200 fair coins, nine to one
-    close(choose(Implicit(samples=200), False), np.full((4000, 1), 0.5))
+    assert_close(choose(extraction, True), np.full((4000, 1), 0.5))
+    assert_close((choose(extraction, False) > 0).mean(), 0.9, atol=0.02)  # of 200 fair coins, nine to one
+    assert_close(choose(Implicit(samples=200), False), np.full((4000, 1), 0.5))
 
 
 def test_guide_acts_by_softmax_over_q():
     q = lambda observations, actions: math.log(3) * (actions[..., 0] > 0)
     for greedy in (True, False):
         chosen = Guide(samples=200).choose(Coins(), (), q, MANY, KEY, greedy=greedy)
-        close((chosen > 0).mean(), 0.75, atol=0.03)
+        assert_close((chosen > 0).mean(), 0.75, atol=0.03)
 
 
 @pytest.mark.parametrize("network, share", [(0, 1 / 2), (1, 2.0)])
@@ -71,11 +71,13 @@ def test_guide_divides_one_network_by_the_size_of_the_other(constant, batch, mon
     monkeypatch.setattr(jax.random, "randint", lambda *_, **__: jnp.int32(network))
     state = types.SimpleNamespace(q=types.SimpleNamespace(params=()))
     loss, metrics = Guide(eta=0.3).loss(params, (), policy, Linear(), state, batch, KEY)
-    close(metrics["imitation"], 0.75)
-    close(loss, 0.75 - 0.3 * share)  # Q_1 = 1, Q_2 = 2
+    assert_close(metrics["imitation"], 0.75)
+    assert_close(loss, 0.75 - 0.3 * share)  # Q_1 = 1, Q_2 = 2
     bias = jax.grad(lambda p: Guide(eta=0.3).loss(p, (), policy, Linear(), state, batch, KEY)[0])(params)
     bias = bias["params"]["Dense_1"]["bias"]
-    close(bias, [0.75 * (2 * 0.25 - 0.3 * share), 0.75 * (2 * 0.75 - 0.3 * share)])  # nothing through the divisor
+    assert_close(
+        bias, [0.75 * (2 * 0.25 - 0.3 * share), 0.75 * (2 * 0.75 - 0.3 * share)]
+    )  # nothing through the divisor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +95,8 @@ def test_each_network_backs_up_its_own_best_action(batch, linear, samples, best)
     state = critic.init(KEY, batch)
     weights = [[0, 0, 0, 1, 0.5], [0, 0, 0, 0, -0.5]]
     state = dataclasses.replace(state, target=linear(state.target, weights))
-    close(critic.q(state, batch["observations"], jnp.full((2, 2), 0.5)), [-0.25, -0.25])
+    assert_close(critic.q(state, batch["observations"], jnp.full((2, 2), 0.5)), [-0.25, -0.25])
     targets = critic.target(state, batch, Actor(Either(), (), None), KEY)
     value = (float(targets[0]) - 1.0) / 0.5
     assert value == pytest.approx(min(best)) if best else value in (pytest.approx(-0.25), pytest.approx(-0.75))
-    close(targets[1], 2.0)  # terminal
+    assert_close(targets[1], 2.0)  # terminal
