@@ -224,12 +224,15 @@ def make(
     from understudy import presets
 
     name = match("algorithm", name, entries("algorithm"))
-    algorithm = load("algorithm", name)(action_size)
-    brought = {"run": run_of(name)}
+    algorithm, brought = load("algorithm", name)(action_size), {"run": run_of(name)}
     if preset is not None:
         preset = presets.get(preset) if isinstance(preset, str) else preset
         algorithm, brought["preset_run"] = preset.apply(name, algorithm), preset.run_for(name)
-    algorithm = adjust(algorithm, settings or {}, action_size)
+    return adjust(_bringing(algorithm, brought), settings or {}, action_size)
+
+
+def _bringing(algorithm: Algorithm, brought: Mapping[str, Any]) -> Algorithm:
+    """The algorithm, with what its recipe and preset say of the run beside its fields."""
     for attribute, value in brought.items():
         object.__setattr__(algorithm, attribute, value)
     return algorithm
@@ -249,6 +252,7 @@ def adjust(algorithm: Algorithm, settings: Mapping[str, Any], action_size: int |
     from understudy import settings as fields
 
     settings = dict(settings)
+    brought = {k: vars(algorithm)[k] for k in ("run", "preset_run") if k in vars(algorithm)}
     for name in WRAPPED:
         if name in settings:
             from understudy.wrappers import wrapped
@@ -259,7 +263,7 @@ def adjust(algorithm: Algorithm, settings: Mapping[str, Any], action_size: int |
             from understudy.exchange import EXCHANGES
 
             algorithm = EXCHANGES[part](algorithm, part, settings.pop(part), action_size)
-    return fields.apply(algorithm, settings)
+    return _bringing(fields.apply(algorithm, settings), brought)
 
 
 WRAPPED = ("chunk", "history")  # settings that put an algorithm into a wrapper, where it is in none

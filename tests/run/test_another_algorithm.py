@@ -10,6 +10,7 @@ import pytest
 from small import SMALL, arrays_of, small
 
 import understudy
+from understudy import registry
 from understudy.errors import SettingsError
 from understudy.run import checkpoint
 from understudy.run.policy import bare
@@ -58,6 +59,7 @@ def test_an_object_brings_what_its_recipe_and_preset_say_of_the_run(pendulum, tm
     by_object = small(pendulum, tmp_path / "object", made, **few | {"batch_size": None})
     by_name = small(pendulum, tmp_path / "name", "wsrl", preset="adroit-sparse",
                     **few | {"batch_size": None, "settings": SMALL | {"critic.samples": 2}})  # fmt: skip
+    assert registry.run_of(registry.adjust(made, {"critic.tau": 0.1})) == registry.run_of("wsrl")
     plain = lambda run: {k: run.manifest[k] for k in ("phases", "plan", "switch")}
     assert plain(by_object) == plain(by_name)
     assert by_object.manifest["plan"]["reward_bias"] < 0 and settings_of(by_object)[-1] == {"critic.weight": 0.0}
