@@ -33,7 +33,7 @@ class Shapes:
     action_size: int
 
 
-def check_kinds(algorithm, dataset, env) -> None:
+def check_kinds(algorithm, dataset, *envs) -> None:
     """Refuse what is none of the things that `train` takes. Raises SettingsError."""
     from understudy.data import Dataset
 
@@ -48,9 +48,9 @@ def check_kinds(algorithm, dataset, env) -> None:
             f"dataset is {type(dataset).__name__}; give a name, a path, or understudy.data.from_arrays(observations, "
             f"actions, rewards, ...)."
         )
-    if not (env is None or isinstance(env, str)):
+    if wrong := [env for env in envs if not (env is None or isinstance(env, str))]:
         raise SettingsError(
-            f"env is {type(env).__name__}; give the id that it is registered under, such as Pendulum-v1."
+            f"env is {type(wrong[0]).__name__}; give the id that it is registered under, such as Pendulum-v1."
         )
 
 

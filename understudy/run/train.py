@@ -121,8 +121,7 @@ def train(
     from understudy.data import load as load_data
     from understudy.envs import describe
 
-    for place in (env, eval_env):
-        check_kinds(algorithm, dataset, place)
+    check_kinds(algorithm, dataset, env, eval_env)
     named = canonical(algorithm) or algorithm
     recipe, published = registry.run_of(named), registry.preset_run_of(named, preset)
     run_settings = recipe | published
