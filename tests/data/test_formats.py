@@ -186,6 +186,30 @@ def test_a_flipped_byte_is_found(rows, tmp_path):
         data.load(path)
 
 
+@pytest.mark.parametrize("name", ["data.npz", "data.hdf5"])
+def test_flipped_bytes_anywhere_never_end_in_another_error(rows, flat, save, name, tmp_path):
+    """A flipped byte may ask for an unknown compression, a name that is no text, or a link in a circle."""
+    whole = save(rows if name.endswith("npz") else flat, name).read_bytes()
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(300):
+        content = bytearray(whole)
+        for i in rng.integers(0, len(content), 5):
+            content[i] ^= int(rng.integers(1, 256))
+        path = tmp_path / f"flipped{name}"
+        path.write_bytes(content)
+        try:
+            data.load(path)
+        except DataError:
+            refused += 1
+    assert refused > 30, refused
+
+
+def test_rows_of_no_numbers_are_an_error(rows, save):
+    for key in ("actions", "observations"):
+        with pytest.raises(DataError, match=rf"{key} has the shape \[., 0\], rows of no numbers"):
+            data.load(save(rows | {key: np.zeros((7, 0), np.float32)}))
+
+
 def test_python_objects_are_never_opened(rows, save):
     class Trap:
         def __reduce__(self):

@@ -65,6 +65,9 @@ def test_damage_is_found(dataset, tmp_path):
         ({"format": 99}, "format 99"),
         ({"arrays": arrays | {"rewards": arrays["rewards"] | {"file": "../../x.npy"}}}, "names the file"),
         ({"arrays": {k: v for k, v in arrays.items() if k != "actions"}}, "actions"),
+        ({"arrays": arrays | {"actions": 5}}, "damaged in its list of arrays"),
+        ({"arrays": arrays | {"actions": {"file": "actions.npy"}}}, "damaged in its list of arrays"),
+        ({"arrays": [1]}, "damaged in its list of arrays"),
     ):
         (folder / store.INDEX).write_text(json.dumps(index | change))
         with pytest.raises(DataError, match=message):
@@ -99,6 +102,14 @@ def test_another_environment_or_no_rewards(dataset, tmp_path):
     assert data.load(folder, rewards="none").rewards is None
     with pytest.raises(DataError, match="no rule"):
         data.load(folder, rewards="relabel", env="Other-v0")
+
+
+def test_a_task_goes_with_its_rewards_from_a_store_as_from_a_file(rows, save, tmp_path):
+    file = save(rows, "cube-single-play-singletask-v0.npz")
+    folder = store.write(data.load(file, rewards="file"), tmp_path / "s")
+    assert data.load(folder, rewards="file").terminations.any()
+    for bare in (data.load(folder, rewards="none"), data.load(file, rewards="none")):
+        assert bare.rewards is None and not bare.terminations.any()
 
 
 def test_the_host_path_reads_a_store_as_memory(dataset, tmp_path):

@@ -86,6 +86,9 @@ def check_column(x: np.ndarray, key: str, report: Report, *, ndim: int | None = 
         hint = "discrete actions are not read; " if key == "actions" and x.ndim == 1 else ""
         report.error(f"{key} has the shape {list(x.shape)}; expected {expected}", f"{hint}write one row a step", key)
         return x
+    if len(x) and not x[0].size:
+        report.error(f"{key} has the shape {list(x.shape)}, rows of no numbers", "write at least one a step", key)
+        return x
     if x.dtype.kind == "f":
         x = x.astype(np.float32, copy=False) if x.dtype.itemsize <= 4 else _narrow(x)
         bad = first_not_finite(x)

@@ -28,6 +28,9 @@ from understudy.errors import DataError, did_you_mean
 
 KEYS = ("observations", "actions", "rewards", "masks", "terminals", "timeouts", "terminations", "truncations",
         "next_observations", "valids", "qpos", "qvel", "button_states")  # fmt: skip
+# What the readers raise on the bytes of a file that is not whole; NotImplementedError and RuntimeError where a flipped
+# bit asks for a compression or a version that there is none of.
+DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -91,13 +94,13 @@ def _npz(path: pathlib.Path) -> Iterator[Columns]:
     damaged = f"{path} is damaged or cut short"
     try:
         archive = np.load(path, allow_pickle=False)
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+    except (*DAMAGED, ValueError) as error:
         raise DataError(f"{damaged} ({error}); copy or make it again.") from None
 
     def read(key: str) -> np.ndarray:
         try:
             return archive[key]
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+        except DAMAGED as error:
             raise DataError(f"{damaged} at '{key}' ({error}); copy or make it again.") from None
         except MemoryError:
             raise DataError(f"{path} does not fit into memory at '{key}'; use a smaller data set.") from None
@@ -132,12 +135,16 @@ def _hdf5(path: pathlib.Path) -> Iterator[Columns]:
             if item.dtype.kind not in "fiub":
                 raise DataError(f"{path} holds {item.dtype} values in '{key}'; expected an array of numbers.")
             return item[...]
-        except OSError as error:
+        except (*DAMAGED, KeyError, ValueError, TypeError) as error:
             raise DataError(f"{path} is damaged at '{key}' ({error}); copy or make it again.") from None
 
     with file:
-        names = [k for k in file if own(k)]
-        keys = [k for k in names if isinstance(file[k], h5py.Dataset)]
+        try:
+            names = [k for k in file if own(k)]
+            keys = [k for k in names if isinstance(file[k], h5py.Dataset)]
+            words = {k: str(v) for k, v in file.attrs.items() if isinstance(v, str | np.str_)}
+        except (*DAMAGED, KeyError, ValueError, TypeError) as error:
+            raise DataError(f"{path} is damaged or cut short ({error}); copy or make it again.") from None
         if "actions" not in keys:
             groups = [k for k in names if k not in keys]
             what = {"data": "robomimic", "episode_0": "Minari"}
@@ -145,7 +152,6 @@ def _hdf5(path: pathlib.Path) -> Iterator[Columns]:
                 if group in groups:
                     raise DataError(f"{path} has the layout of {project}, which is not read; expected D4RL's flat one "
                                     f"(observations, actions, rewards, terminals, timeouts).")  # fmt: skip
-        words = {k: str(v) for k, v in file.attrs.items() if isinstance(v, str | np.str_)}
         yield Columns(keys, read, words)
 
 

@@ -184,9 +184,11 @@ def _positions(parts: dict, env: str, nq: int, own: Any) -> np.ndarray:
 
 def stored(dataset: Dataset, env: str | None, wanted: str | None) -> Dataset:
     """A data set that was read from a store, for another environment or with other rewards."""
+    env = env or dataset.env
     if wanted == "none":
         dataset = dataclasses.replace(dataset, rewards=None)
-    env = env or dataset.env
+        if is_single(dataset.env):  # whose terminations are the task's, as its rewards are
+            dataset = dataclasses.replace(dataset, terminations=np.zeros_like(dataset.terminations))
     if wanted in ("none", "file") or (wanted is None and env == dataset.env):
         return dataclasses.replace(dataset, env=env)
     report = Report(dataset.name)

@@ -121,6 +121,10 @@ def _index(folder: pathlib.Path) -> dict[str, Any]:
         raise DataError(f"{folder / INDEX} is not the index of a store; copy or make the store again.")
     if index["format"] != FORMAT:
         raise DataError(f"{folder} has format {index['format']}, this version reads {FORMAT}; update understudy.")
+    entries = index["arrays"].values() if isinstance(index["arrays"], dict) else [None]
+    for about in entries:
+        if not (isinstance(about, dict) and {"file", "shape", "dtype", "sha256"} <= set(about)):
+            raise DataError(f"{folder / INDEX} is damaged in its list of arrays; copy or make the store again.")
     return index
 
 
