@@ -66,10 +66,10 @@ class JumpStart(Wrapper):
         return dataclasses.replace(state, inner=inner, guide=guide), metrics
 
     def observe(self, state: JumpStartState, slot: Batch, carry) -> JumpStartState:
-        """Judge the stage by the episodes that have ended."""
+        """Judge the stage by the episodes that have ended, once the learner learns: a warm-up passes none."""
         running = state.running + slot["rewards"]
         for lane in range(len(running)):
-            state = self.judge(state, running[lane], slot["ends"][lane])
+            state = self.judge(state, running[lane], (slot["ends"][lane] > 0) & (self.follow <= 0))
         return dataclasses.replace(state, running=jnp.where(slot["ends"], 0.0, running))
 
     def judge(self, state: JumpStartState, episode_return, ended) -> JumpStartState:
