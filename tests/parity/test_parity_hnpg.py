@@ -43,8 +43,8 @@ def test_the_step_of_the_policy(size):
         log_prob, params, DATA["advantages"], expected["max_kl"], 0.1, 10
     )
     assert (float(metrics["share"]) == 1.0) == (size == "small")
-    close(metrics["gain"], expected["gain"], 2e-3)
-    layers_close(after["network"]["params"], expected["policy"], 2e-3)
-    close(after["log_std"], expected["log_std"], 2e-3)
+    close(metrics["gain"], expected["gain"])
+    layers_close(after["network"]["params"], expected["policy"])
+    close(after["log_std"], expected["log_std"])
     moved = np.concatenate([np.ravel(x) - np.ravel(y) for x, y in zip(*map(jax.tree.leaves, (after, params)))])
     assert np.abs(moved).max() > 0.05
