@@ -1,6 +1,5 @@
-"""CQL. Kumar et al. 2020, "Conservative Q-Learning for Offline Reinforcement Learning", arXiv:2006.04779.
-
-SAC with a conservative critic, CQL(H), each update:
+"""CQL(H), SAC with a conservative critic. Kumar et al. 2020, "Conservative Q-Learning for Offline Reinforcement
+Learning", arXiv:2006.04779. Each update:
     y        = r + gamma m min_j Qbar_j(s', a'),  a' ~ pi(.|s') or the best of N such
     gap_i    = E [log sum_{a^} exp(Q_i(s, a^) - log mu(a^)) - Q_i(s, a)]                      (eq. 4)
                over a^: N uniform, N ~ pi(.|s), N ~ pi(.|s'), mu the density each was drawn from (appendix F)
