@@ -13,7 +13,9 @@ The policy's loss is -E Q + alpha imitation: offline the scale is 0, so that pi 
 parameters of the base take no step at all.
 Deviations: the critic learns offline too; the warm-up's noise is that of later steps (theirs uniform in +-.2), and no
 10,000 updates of the critic alone come after it. a_b is drawn again in each update, where their replay keeps it (their
-base is deterministic); noise is added to the clipped action; no weight decay and no clipping of gradients; their
+base is deterministic). Over chunks (--chunk h) the correction is of a whole chunk, from the observation that it begins
+with, and Q values chunks; theirs corrects each step of the base's chunk by what is seen then, on values of single
+actions. Noise is added to the clipped action; no weight decay and no clipping of gradients; their
 critics share a first layer for images, and their code squares the mean of the critics' absolute errors.
 """
 
