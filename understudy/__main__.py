@@ -6,7 +6,7 @@ import sys
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 a defect, 2 a mistake of the user, 130 interrupted."""
+    """Run one command; returns the exit code: 0 done, 1 a defect, 2 a mistake of the user; more in `cli.main`."""
     from understudy.cli import main
 
     return main(argv)

@@ -245,6 +245,11 @@ def raising(error):
         (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 2,
          "understudy: error: runs/x cannot be used (No space left on device); free space, mend permissions or give "
          "another path.\n"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x"), 2,
+         "understudy: error: x cannot be used (File name too long); free space, mend permissions or give another path."
+         "\n"),
+        (MemoryError(), 2, "understudy: error: There is not enough memory for this; give fewer --seeds, a smaller "
+         "--batch-size or --data-on host. What a run has saved is intact.\n"),
     ],
 )  # fmt: skip
 def test_ends(calls, capfd, monkeypatch, error, code, text):
@@ -271,6 +276,20 @@ def test_a_reader_that_leaves_is_no_error():
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(timeout=60) == 141
+
+
+@pytest.mark.parametrize("words", [["list", "presets"], ["list", "presets", "--json"]])
+def test_output_that_cannot_be_written_is_said_in_one_sentence(words):
+    code = f"import sys; from understudy.__main__ import main; sys.exit(main({words}))"
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert process.returncode == 2
+    assert process.stderr == (
+        "understudy: error: The output could not be written (No space left on device); free space or send it "
+        "elsewhere.\n"
+    )
 
 
 # --- resume, evaluate

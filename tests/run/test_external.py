@@ -109,7 +109,7 @@ def test_a_resumed_run_ends_bitwise_equal(trained, pendulum, tmp_path):
 
 def test_the_report_of_an_object_says_only_what_works(trained):
     text = (trained[1].path / "report.html").read_text()
-    assert "# and algorithm: the ExternalPARL that it was trained with" in text
+    assert "# algorithm: the ExternalPARL that it was trained with" in text
     assert "algorithm=algorithm)" in text and "understudy resume" not in text and "understudy evaluate" not in text
 
 

@@ -399,13 +399,20 @@ def test_a_run_on_arrays_in_memory_goes_on_with_them(tmp_path):
     assert run.finetune(online=20).finetune(online=30).result["env_steps"] == 30
     with pytest.raises(CheckpointError, match="resume it with dataset="):
         understudy.resume(run.path, online=40)
+    report = (run.path / "report.html").read_text()
+    assert "understudy resume" not in report and "understudy train" not in report, "no command line has the arrays"
 
 
 def test_a_run_resumes_from_another_working_directory(pendulum, tmp_path, monkeypatch):
-    monkeypatch.chdir(pendulum.parent)
-    run = small(pendulum.name, tmp_path / "run", offline=20)
-    monkeypatch.chdir(tmp_path)
-    assert understudy.resume(run, online=10).result["env_steps"] == 10
+    """As a file, and as a name that was looked up in ./data."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / f"swings{pendulum.suffix}").symlink_to(pendulum)
+    for place, given in ((pendulum.parent, pendulum.name), (tmp_path, "swings")):
+        monkeypatch.chdir(place)
+        run = small(given, tmp_path / f"run-{given}", offline=20)
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert understudy.resume(run, online=10).result["env_steps"] == 10
 
 
 def test_an_offline_run_goes_on_live_with_another_algorithm(pendulum, tmp_path):
@@ -481,6 +488,13 @@ def test_what_bad_input_gets(pendulum, tmp_path):
         (SettingsError, "Nothing to do", dict(offline=0)),
         (SettingsError, "offline_share is 1.5", dict(offline_share=1.5)),
         (SettingsError, "seeds is 0", dict(seeds=0)),
+        (SettingsError, "seeds is 3000000000; give 1 to 10,000", dict(seeds=3_000_000_000)),
+        (SettingsError, "seeds is '2'; give how many, or a list", dict(seeds="2")),
+        (SettingsError, "seeds is .0.5.; give how many, or a list", dict(seeds=[0.5])),
+        (SettingsError, "seeds is 2.5; give how many", dict(seeds=2.5)),
+        (SettingsError, "seed is 'a'; give a whole number", dict(seed="a")),
+        (SettingsError, "settings is .'a'.; give .name: value", dict(settings=["a"])),
+        (SettingsError, "offline_settings is 3; give .name: value", dict(offline_settings=3)),
         (SettingsError, "needs a policy with sample_and_log_prob",
          dict(algorithm="sac", settings={"policy": "deterministic"})),
     ]  # fmt: skip

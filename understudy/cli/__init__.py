@@ -16,13 +16,16 @@ from collections.abc import Iterator
 
 from understudy.errors import UserError
 
-DISK = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM}  # the machine's fault, not a defect
+# The machine's fault, or that of a path, not a defect.
+DISK = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE,
+        errno.ENFILE, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit code.
 
-    0: done; 1: a defect of understudy; 2: a mistake of the user; 130: Ctrl-C; 141: the reader of the output left.
+    0: done; 1: a defect of understudy; 2: a mistake of the user; 130: Ctrl-C; 141: the reader of the output left; 143:
+    a SIGTERM, after which the run was saved.
     With --json anywhere in `argv`, standard output gets exactly one JSON object and everything else goes to standard
     error."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -31,22 +34,29 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with _only_stderr(as_json):
             code, value, show = _run(argv, as_json)
-        if as_json:
-            print(json.dumps(value, allow_nan=False, default=_plain), flush=True)
-        elif show is not None:
-            try:
+        try:
+            if as_json:
+                print(json.dumps(value, allow_nan=False, default=_plain), flush=True)
+            elif show is not None:
                 show()
                 sys.stdout.flush()
-            except BrokenPipeError:
-                raise
-            except Exception as error:
-                return _defect(error)[0]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _to_nowhere()
+            return _fail(2, f"The output could not be written ({error.strerror}); free space or send it elsewhere.")[0]
+        except Exception as error:
+            return _defect(error)[0]
         return code
     except BrokenPipeError:
-        # Python flushes standard output once more at exit; give it somewhere to go.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _to_nowhere()
         return 141
+
+
+def _to_nowhere() -> None:
+    """Python flushes standard output once more at exit; give it somewhere to go."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(argv: list[str], as_json: bool):
@@ -71,6 +81,9 @@ def _run(argv: list[str], as_json: bool):
         what = error.filename or "A file"
         return _fail(2, f"{what} cannot be used ({error.strerror}); free space, mend permissions or give another path.")
     except Exception as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            why = "There is not enough memory for this; give fewer --seeds, a smaller --batch-size or --data-on host."
+            return _fail(2, f"{why} What a run has saved is intact.")
         return _defect(error)
 
 

@@ -193,9 +193,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
         if hashlib.sha256(body.encode()).hexdigest() != sealed["sha256"]:
             raise ValueError("checksum")
         meta = json.loads(body)
-    except PermissionError:  # whole, for all that is known
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{path} is truncated or damaged (checkpoint.json).") from None
     if meta["format"] != FORMAT:
         raise OtherFormat(

@@ -64,11 +64,13 @@ class RunFolder:
         try:
             manifest = json.loads(file.read_text())
             version = manifest["format"]
-        except PermissionError as error:
-            raise CheckpointError(f"{file} cannot be read ({error.strerror}); mend its permissions.") from None
         except (FileNotFoundError, NotADirectoryError):
             raise CheckpointError(
                 f"{self.path} holds no run (no manifest.json); give a folder that `understudy train` wrote."
+            ) from None
+        except OSError as error:
+            raise CheckpointError(
+                f"{file} cannot be read ({error.strerror}); mend its permissions or its path."
             ) from None
         except (ValueError, KeyError, TypeError):
             raise CheckpointError(f"{file} is damaged; restore it, or start the run anew in another folder.") from None

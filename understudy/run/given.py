@@ -7,7 +7,7 @@ import datetime
 import math
 import pathlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from understudy.settings import fields, numbers
 from understudy.wrappers import core_of, discount_of
 
 DEVICE_BYTES = 4 << 30  # a data set larger than this stays on the host
+MOST_SEEDS = 10_000  # which train side by side in one program
 FRACTIONS = ("utd", "offline_share", "reward_scale", "reward_bias", "checkpoint_every")
 
 
@@ -52,6 +53,13 @@ def check_kinds(algorithm, dataset, *envs) -> None:
         raise SettingsError(
             f"env is {type(wrong[0]).__name__}; give the id that it is registered under, such as Pendulum-v1."
         )
+
+
+def check_mappings(**given) -> None:
+    """Refuse settings that are no {dotted name: value}. Raises SettingsError."""
+    for name, value in given.items():
+        if not (value is None or isinstance(value, Mapping)):
+            raise SettingsError(f"{name} is {value!r}; give {{name: value}}, such as {{'critic.discount': 0.99}}.")
 
 
 def spec_of(env: str | None, data) -> Shapes:
@@ -230,10 +238,15 @@ def check_plan(p: Plan) -> None:
 
 
 def seeds_of(seeds: int | Sequence[int], first: int) -> tuple[int, ...]:
-    if isinstance(seeds, int | np.integer):
-        if seeds < 1:
-            raise SettingsError(f"seeds is {seeds}; give at least 1.")
-        seeds = range(first, first + seeds)
+    whole = lambda x: isinstance(x, int | np.integer) and not isinstance(x, bool)
+    if not whole(first):
+        raise SettingsError(f"seed is {first!r}; give a whole number from 0 to 2**31 - 1.")
+    if whole(seeds):
+        if not 1 <= seeds <= MOST_SEEDS:
+            raise SettingsError(f"seeds is {seeds}; give 1 to {MOST_SEEDS:,} (one of your own choice is --seed).")
+        seeds = range(first, first + int(seeds))
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable) or not all(map(whole, seeds := list(seeds))):
+        raise SettingsError(f"seeds is {seeds!r}; give how many, or a list of different whole numbers.")
     seeds = tuple(int(s) for s in seeds)
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**31:
         raise SettingsError(f"seeds are {list(seeds)}; give different numbers from 0 to 2**31 - 1.")
@@ -254,12 +267,16 @@ def identity_of(data, given, action_range) -> dict | None:
     return {"name": data.name, "source": data.source, "sha256": data.sha256, "transitions": int(data.size),
             "episodes": int(data.episodes), "notes": list(data.notes),
             "given": str(given) if isinstance(given, str | pathlib.Path) else None,
-            "path": str(pathlib.Path(given).resolve()) if given is not None and _is_file(given) else None,
+            "path": _place(given, data.source),  # from where a resume in another working directory finds it
             "action_range": action_range and [np.asarray(x).tolist() for x in action_range]}  # fmt: skip
 
 
-def _is_file(given) -> bool:
-    return isinstance(given, str | pathlib.Path) and pathlib.Path(given).exists()
+def _place(given, source: str) -> str | None:
+    """Where the file lies that a name or path meant, None for data in memory."""
+    if not isinstance(given, str | pathlib.Path):
+        return None
+    place = pathlib.Path(source).resolve()
+    return str(place) if place.exists() else None
 
 
 def fresh_folder(algorithm: str, data, env) -> pathlib.Path:

@@ -19,9 +19,8 @@ from understudy.run.cache import keep_compiled
 from understudy.run.folder import FORMAT, disk_error, write_json
 from understudy.wrappers import shaped
 
-# What policy.json repeats of the manifest.
 NEEDED = {"algorithm", "preset", "overrides", "seeds", "action_size", "observations", "sha256"}  # of policy.json
-COPIED = ("format", "understudy", "algorithm", "object", "preset", "overrides", "settings", "env")
+COPIED = ("format", "understudy", "algorithm", "object", "preset", "overrides", "settings", "env")  # of the manifest
 
 
 def export_policy(path: pathlib.Path, loop, manifest: dict) -> None:

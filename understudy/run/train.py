@@ -18,6 +18,7 @@ from understudy.run.given import (
     canonical,
     check_fit,
     check_kinds,
+    check_mappings,
     check_plan,
     columns_of,
     example_of,
@@ -96,7 +97,7 @@ def train(
       preset: named settings (`understudy list presets`).
       settings: {dotted name: value}, e.g. {"critic.expectile": 0.9}; wins over the preset.
       batch_size: transitions in a batch (256). n_step: steps in a return (1). utd: updates per environment step (1).
-      switch: what happens between offline and online, in words that combine with "+": "keep", "mix:0.5",
+      switch: what happens between offline and online, in words that combine with "+": "mix:0.5", "keep",
         "anneal:0.5->0", "drop", "warmup:5000", "reset-optimizer", "reset-critic", "retrain:N" (`run.switch`).
       offline_share: share of each online batch from the data set, 0 to 1 (0.5).
       offline_settings, online_settings: {dotted name: number} that hold in that phase only, e.g. {"critic.weight": 0}.
@@ -122,6 +123,7 @@ def train(
     from understudy.envs import describe
 
     check_kinds(algorithm, dataset, env, eval_env)
+    check_mappings(settings=settings, offline_settings=offline_settings, online_settings=online_settings)
     named = canonical(algorithm) or algorithm
     recipe, published = registry.run_of(named), registry.preset_run_of(named, preset)
     run_settings = recipe | published
@@ -261,6 +263,13 @@ def protocol_of(p: Plan) -> dict:
             "every": {phase.name: p.every(phase) for phase in p.phases}}  # fmt: skip
 
 
+def _how_to_resume(manifest: dict, path) -> str:
+    """What goes on with a run: the command line cannot where the data or the algorithm are objects."""
+    objects = [] if manifest["algorithm"] else ["algorithm=algorithm"]
+    objects += ["dataset=dataset"] if manifest["dataset"] and manifest["dataset"]["given"] is None else []
+    return f"understudy.resume({', '.join([repr(str(path)), *objects])})" if objects else f"understudy resume {path}"
+
+
 def go(loop: Loop, folder: RunFolder, manifest: dict, dataset=None) -> Run:
     """Run the loop to its end and write what it leaves: policy, result, report. `dataset`: where given in memory."""
     try:
@@ -271,8 +280,8 @@ def go(loop: Loop, folder: RunFolder, manifest: dict, dataset=None) -> Run:
             loop.run()
         except Stopped as stopped:
             c = loop.counters
-            say(f"Stopped at {c.updates:,} updates and {c.env_steps:,} steps, saved. Go on with: understudy resume "
-                f"{baseline_module.owner(folder.path)}")  # fmt: skip
+            say(f"Stopped at {c.updates:,} updates and {c.env_steps:,} steps, saved. Go on with: "
+                f"{_how_to_resume(manifest, baseline_module.owner(folder.path))}")  # fmt: skip
             export_policy(folder.path, loop, manifest)
             Run(folder.path).report()
             if stopped.signum == 2:

@@ -38,19 +38,21 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
         return [("Start a run anew", "understudy train ALGORITHM DATASET --env ID")]
     found, named = [], bool(manifest.get("algorithm"))  # else an object, which only Python has
     env, data = manifest.get("env"), manifest.get("dataset")
+    held = bool(data) and "given" in data and data["given"] is None  # in memory: only Python can give it again
     live = sum(int(p.get("env_steps") or 0) for p in manifest.get("phases", ()) if p.get("name") == "online")
-    if named and not curves.finished:
+    if named and not held and not curves.finished:
         found.append(("Finish this run", shell("understudy", "resume", run)))
     if named and env and curves.finished:
         film = folder / "video.mp4"
         found.append(("Play fresh episodes and film some", shell("understudy", "evaluate", run, "--episodes", 200,
                                                                  "--video", film)))  # fmt: skip
-        if (manifest.get("phases") or [{}])[-1].get("name") != "retrain":
+        if not held and (manifest.get("phases") or [{}])[-1].get("name") != "retrain":
             total = 2 * live or 20_000
             what = f"Learn on, to {total:,} live steps in all" if live else f"Improve it live, {total:,} steps"
             found.append((what, shell("understudy", "resume", run, "--online", total)))
     changed = {name for r in manifest.get("resumes") or () for name in r.get("changed") or {}}
-    if named and not changed & {"algorithm", "settings", "batch_size", "n_step"}:  # no one command says both
+    apart = changed & {"algorithm", "settings", "batch_size", "n_step"}  # no one command says both
+    if named and not held and not apart:
         source = data and (data.get("given") or data.get("source") or data.get("name"))
         words = ["understudy", "train", manifest["algorithm"], *([source] if source else [])]
         stage = (manifest.get("plan") or {}).get("eval_env")
@@ -94,12 +96,14 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
         found.append(("Look at the metrics in TensorBoard", shell("tensorboard", "--logdir", folder / "tensorboard")))
     lines, which = ["import understudy"], "" if named else ", algorithm=algorithm"
     if not named:
-        lines[0] += f"  # and algorithm: the {manifest.get('object')} that it was trained with"
+        lines.append(f"# algorithm: the {manifest.get('object')} that it was trained with")
+    if held and not curves.finished:
+        lines.append(f"# dataset: the data that it was trained on, {data.get('transitions', 0):,} transitions")
     if curves.finished:
         lines.append(f"run = understudy.load({run!r}{which})")
         lines.append("actions = run.policy(observations)  # [B, ...] -> [B, A] in [-1, 1]")
     else:
-        lines.append(f"run = understudy.resume({run!r}{which})")
+        lines.append(f"run = understudy.resume({run!r}{which}{', dataset=dataset' if held else ''})")
     if env and curves.finished:
         lines.append("run.evaluate(episodes=200)")
     found.append(("In Python", "\n".join(lines)))
