@@ -5,6 +5,7 @@ is cut there and bootstrapped."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -183,3 +184,34 @@ class OnPolicy:
         turn = (state.turn + 1) % (self.epochs * self.minibatches)
         state = dataclasses.replace(state, actor=actor, value=value, rollout=rollout, turn=turn)
         return state, prefix("critic", value_metrics) | prefix("actor", metrics)
+
+
+@pytree
+class Cloning(OnPolicy):
+    """Abstract: on-policy learning from a clone. In phases that do not act the policy imitates the data, by its own
+    loss, and the value rests."""
+
+    imitation: float = leaf(-1.0, "1: imitate the data; 0: learn from what was played; -1: as the phase does", low=-1.0,
+                            high=1.0)  # fmt: skip
+
+    learns_offline = True
+
+    def clone(self, state: OnPolicyState, batch: Batch, key) -> tuple[OnPolicyState, dict]:
+        def loss(params):
+            each = self.policy.loss(params, batch["observations"], batch["actions"], key)
+            return each.mean(), {}
+
+        actor, metrics = descend(state.actor, adam(self.learning_rate), loss)
+        v = self.v(state.value.params, batch["observations"]).mean()
+        return dataclasses.replace(state, actor=actor), {"actor/imitation": metrics["loss"], "critic/v": v}
+
+    def update(self, state: OnPolicyState, batch: Batch, key) -> tuple[OnPolicyState, dict]:
+        improve = super().update
+        names = {"actor/imitation", *jax.eval_shape(improve, state, batch, key)[1]}
+
+        def alike(learn, *args):
+            state, metrics = learn(*args)
+            return state, {k: jnp.float32(metrics.get(k, 0)) for k in sorted(names)}
+
+        branches = (functools.partial(alike, learn) for learn in (self.clone, improve))
+        return jax.lax.cond(self.imitation > 0, *branches, state, batch, key)

@@ -210,6 +210,20 @@ def test_a_clone_goes_on_as_an_on_policy_algorithm(pendulum, tmp_path, algorithm
     assert all(np.array_equal(v, actor[k.replace(".base", ".actor.params")]) for k, v in base.items())
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "dppo"])
+def test_an_on_policy_algorithm_clones_and_then_improves_in_one_call(pendulum, tmp_path, algorithm):
+    settings = {"policy.hidden": (8, 8), "hidden": (8,), "steps_per_rollout": 10, "minibatches": 2, "epochs": 2}
+    run = small(pendulum, tmp_path / "run", algorithm, settings=settings, offline=20, online=10)
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    imitated = {row["phase"]: row["metrics"]["actor/imitation"] for row in rows}
+    assert imitated["offline"] != [0.0] and imitated["online"] == [0.0], imitated
+    assert run.result["updates"] == 20 + 4 and run.manifest["phases"][1]["reset"] == ["optimizer"]
+    after = arrays_of(run)
+    moved = lambda a, b: [not np.array_equal(after[k], after[k.replace(a, b)]) for k in after if a in k]
+    if algorithm == "dppo":
+        assert any(moved(".base", ".actor.params")), "the base stays the clone, the policy goes on"
+
+
 def test_a_warm_up_at_random_is_nothing_for_an_on_policy_algorithm_to_learn_from(pendulum, tmp_path):
     live = dict(offline=0, online=40, settings={"policy.hidden": (8, 8)})
     with pytest.raises(SettingsError, match="PPO learns from what its policy has played.* give --warmup 0"):

@@ -11,6 +11,7 @@ import pytest
 
 from understudy.algorithms.dppo import DPPO
 from understudy.algorithms.ppo import PPO
+from understudy.core import adam, descend
 from understudy.errors import SettingsError
 from understudy.losses import clipped_surrogate, generalised_advantages
 from understudy.on_policy import Rollout
@@ -96,7 +97,8 @@ def solve(algorithm, bursts: int):
     """One step an episode, reward 1 - (a - 0.5)^2, 16 steps of 8 environments a burst: the state after them, and the
     observations."""
     observations = jnp.ones((8, 1))
-    state = algorithm.init(jax.random.key(0), {"observations": observations, "actions": jnp.zeros((8, 1))})
+    unused = {"observations": observations, "actions": jnp.zeros((8, 1))}
+    state = algorithm.init(jax.random.key(0), unused)
 
     @jax.jit
     def burst(state, key):
@@ -108,7 +110,7 @@ def solve(algorithm, bursts: int):
             return algorithm.observe(state, played, carry)
 
         state = jax.lax.fori_loop(0, 16, step, state)
-        body = lambda i, state: algorithm.update(state, {}, jax.random.fold_in(key, 100 + i))[0]
+        body = lambda i, state: algorithm.update(state, unused, jax.random.fold_in(key, 100 + i))[0]
         return jax.lax.fori_loop(0, 16, body, state)
 
     for i in range(bursts):
@@ -156,6 +158,24 @@ def test_dppo_finds_it_through_its_denoising_steps():
     jax.tree.map(np.testing.assert_array_equal, state.base, start.base)
 
 
+def test_offline_the_policy_is_cloned_and_what_never_changes_live_follows_it():
+    batch = {"observations": jnp.ones((4, 1)), "actions": jnp.full((4, 1), 0.3)}
+    algorithm = PPO(policy=Gaussian(action_size=1, hidden=(16,)), imitation=1.0, **BANDIT)
+    state = algorithm.init(jax.random.key(0), batch)
+    after, metrics = jax.jit(algorithm.update)(state, batch, jax.random.key(1))
+    loss = lambda params: (-algorithm.policy.log_prob(params, *batch.values()).mean(), {})
+    expected, _ = descend(state.actor, adam(algorithm.learning_rate), loss)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), after.actor, expected)
+    np.testing.assert_allclose(metrics["actor/imitation"], loss(state.actor.params)[0], rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, after.value, state.value)
+    assert int(after.turn) == 0, "no burst has begun"
+    algorithm = DPPO(policy=Diffusion(action_size=1, hidden=(16,), steps=4), imitation=1.0, **BANDIT)
+    state = algorithm.init(jax.random.key(0), batch)
+    after, _ = jax.jit(algorithm.update)(state, batch, jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, after.base, after.actor.params)
+    assert any(map(np.any, jax.tree.leaves(jax.tree.map(lambda a, b: a != b, after.base, state.base))))
+
+
 @pytest.mark.parametrize("core", [
     PPO(policy=Gaussian(action_size=1, hidden=(16,)), **BANDIT),
     DPPO(policy=Diffusion(action_size=1, hidden=(16,), steps=4), fine_tuned=2, clip=0.2, first_clip=0.1, **BANDIT),
@@ -180,7 +200,7 @@ def test_a_chunk_learns_from_what_its_single_steps_brought(core):
             return state, jax.tree.map(lambda x: jnp.where(i % 2, jnp.zeros_like(x), x), carry)
 
         state, carry = jax.lax.fori_loop(0, 16, step, (state, carry))
-        unused = {"actions": jnp.zeros((1, 2, 1))}
+        unused = {"observations": observations, "actions": jnp.zeros((8, 2, 1))}
         body = lambda i, state: algorithm.update(state, unused, jax.random.fold_in(key, i))[0]
         return jax.lax.fori_loop(0, 16, body, state), carry
 

@@ -9,8 +9,8 @@ advantages of the environment's steps, and k = K ... 1 steps before the end:
              rho_k = exp mean_d (log pi_d(x_{k-1}|x_k, s) - log pi_old,d(x_{k-1}|x_k, s)),  each clamped to [-5, 2]
              eps_k = eps_1st + (eps - eps_1st) (e^(c u) - 1) / (e^c - 1),  u = (K - k) / (K - 1)
     phi   <- descend  E (A + V_old(s) - V(s))^2
-It goes on from a clone: `understudy train bc DATA --policy diffusion`, then `understudy resume RUN --algorithm dppo
---online N`.
+It goes on from a clone: its own, which it learns in an offline phase, or another run's (`understudy resume RUN
+--algorithm dppo --online N` after `understudy train bc DATA --policy diffusion`).
 Evaluation adds the schedule's own noise only. The authors fine-tune 10 of 20 cosine steps, on chunks of 4 actions: give
 --chunk 4. The mean over dimensions, the clamp and the clipping of draws at 3 are those of their code.
 Deviations: a minibatch holds whole chains, where theirs holds single steps of them; rewards are not rescaled by a
@@ -20,6 +20,7 @@ discounted, gamma being that of a step, not of a chunk.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ import jax.numpy as jnp
 from understudy.core import Batch, Params, batch_size, leaf, pytree, static
 from understudy.errors import SettingsError
 from understudy.losses import clipped_surrogate, gaussian_log_probs
-from understudy.on_policy import OnPolicy, OnPolicyState
+from understudy.on_policy import Cloning, OnPolicyState
 from understudy.policies.diffusion import Diffusion
 
 
@@ -40,7 +41,7 @@ class DPPOState(OnPolicyState):
 
 
 @pytree
-class DPPO(OnPolicy):
+class DPPO(Cloning):
     """Clipped policy gradient on the last denoising steps of what a diffusion policy has just played."""
 
     fine_tuned: int = static(3, "denoising steps that are fine-tuned, the last; 0: all", symbol="K", low=0)
@@ -80,6 +81,10 @@ class DPPO(OnPolicy):
     def init(self, key, batch: Batch) -> DPPOState:
         state = super().init(key, batch)
         return DPPOState(**vars(state), base=jax.tree.map(jnp.copy, state.actor.params))
+
+    def clone(self, state: DPPOState, batch: Batch, key) -> tuple[DPPOState, dict]:
+        state, metrics = super().clone(state, batch, key)
+        return dataclasses.replace(state, base=state.actor.params), metrics
 
     def rows(self, floor) -> tuple:
         """The policy's steps and their deviations, at least `floor`: [S] each."""
@@ -123,7 +128,7 @@ class DPPO(OnPolicy):
 
 
 def dppo(action_size: int) -> DPPO:
-    """PPO through the denoising steps of a diffusion policy: on-policy, live only."""
+    """PPO through the denoising steps of a diffusion policy that was cloned: on-policy."""
     return DPPO(
         policy=Diffusion(action_size=action_size, hidden=(256, 256), activation="relu"),  # the shape of BC's
         clip=0.01, learning_rate=1e-4, value_learning_rate=1e-3, hidden=(256, 256, 256), activation="mish", epochs=5,

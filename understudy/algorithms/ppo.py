@@ -6,7 +6,7 @@ T steps of each of L environments under the policy pi_old, then for each of seve
     theta <- descend  -E [min(rho A, clip(rho, 1 - eps, 1 + eps) A) + c_H H],  rho = pi(a|s) / pi_old(a|s)    (eq. 7)
     phi   <- descend  E (A + V_old(s) - V(s))^2
 A is normalised in each minibatch; H, the entropy, is estimated from fresh samples. Rollouts, advantages and the value
-are those of `understudy.on_policy`.
+are those of `understudy.on_policy`. Where there is an offline phase, the policy imitates the data in it.
 Deviations: one Adam for the policy and one for the value, no clipping of the value's loss or of gradients; an action
 beyond [-1, 1] is clipped before it is played, and its density is that of the clipped action.
 """
@@ -21,12 +21,12 @@ import jax.numpy as jnp
 from understudy.algorithm import check_policy, mode_or_sample
 from understudy.core import Batch, leaf, pytree
 from understudy.losses import clipped_surrogate
-from understudy.on_policy import OnPolicy, OnPolicyState
+from understudy.on_policy import Cloning, OnPolicyState
 from understudy.policies.gaussian import Gaussian
 
 
 @pytree
-class PPO(OnPolicy):
+class PPO(Cloning):
     """Clipped policy gradient on what the policy itself has just played."""
 
     entropy: float = leaf(0.0, "weight of the policy's entropy", symbol="c_H", low=0.0)
@@ -52,5 +52,5 @@ class PPO(OnPolicy):
 
 
 def ppo(action_size: int) -> PPO:
-    """Proximal policy optimisation: on-policy, live only."""
+    """Proximal policy optimisation: on-policy, from scratch or from a clone."""
     return PPO(policy=Gaussian(action_size=action_size))  # the shape of BC's, so that a clone can go on with it

@@ -53,7 +53,7 @@ class Offline(OnPolicy):
 
     @property
     def ppo(self) -> PPO:
-        return PPO(**{f.name: getattr(self, f.name) for f in dataclasses.fields(PPO)})
+        return PPO(**{f.name: getattr(self, f.name) for f in dataclasses.fields(PPO) if hasattr(self, f.name)})
 
     @property
     def critic(self) -> IQLCritic:

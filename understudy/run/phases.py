@@ -91,6 +91,8 @@ def settle(algo, phases, lanes: int = 1, phase: Phase | None = None):
     share = 1.0 if mixed is None else mixed.offline_share * (1 - mixed.successes)
     lasts = phase.updates if phase is not None and phase.restart else updates
     algo = settled(with_core(algo, core), "lanes", lanes, 0)
+    if phase is not None:
+        algo = settled(algo, "imitation", float(not phase.acts), -1)
     for name, value in {"demo_share": share, "imitation_steps": lasts, "decay_steps": lasts // offline_delay,
                         "offline_steps": lasts, "fit_from": updates}.items():  # fmt: skip
         algo = settled(algo, name, float(value), -1)
