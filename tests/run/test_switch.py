@@ -18,7 +18,7 @@ from understudy.errors import SettingsError
 from understudy.run import checkpoint, programs
 from understudy.run.collect import Collector
 from understudy.run.phases import Phase, plan, settle
-from understudy.run.switch import AS_BEFORE, Switch, parse, resolve, said_by, start_afresh
+from understudy.run.switch import AS_BEFORE, AS_ONE, Switch, parse, resolve, said_by, start_afresh
 
 # --- words
 
@@ -26,7 +26,8 @@ from understudy.run.switch import AS_BEFORE, Switch, parse, resolve, said_by, st
 @pytest.mark.parametrize(
     ("text", "said", "plain"),
     [
-        ("keep", Switch(), "keep"),
+        ("keep", Switch(share=AS_ONE), "keep"),
+        ("warmup:5000+keep", Switch(share=AS_ONE, warmup=5000), "warmup:5000+keep"),
         ("mix:0.25", Switch(share=0.25), "mix:0.25"),
         ("anneal:0.5→0", Switch(share=0.5, end=0.0), "anneal:0.5->0"),
         ("anneal:.5->.1", Switch(share=0.5, end=0.1), "anneal:0.5->0.1"),
@@ -61,7 +62,7 @@ def test_words(text, said, plain):
         ("retrain+successes", "successes takes a share from 0 to less than 1, such as successes:0.1; got 'successes'."),
         ("retrain+successes:1", "successes takes a share from 0 to less than 1"),
         ("mix:0.5+drop", "The switch says both mix:0.5 and drop; keep one."),
-        ("keep+drop", "keep changes nothing at the switch; leave it out of 'keep+drop'."),
+        ("keep+drop", "The switch says both keep and drop; keep one."),
         (0.5, "switch is 0.5; give words such as 'warmup:5000+drop'."),
     ],
 )
@@ -77,7 +78,7 @@ def test_what_is_no_switch(text, message):
         (({"offline_share": 0.5},), Switch(share=0.5)),
         (({"offline_share": 0.5}, {"switch": "warmup:9+drop"}), Switch(share=0.0, warmup=9)),
         (({"switch": "warmup:9+drop"}, {"switch": "mix:0.5"}), Switch(share=0.5)),  # the stronger replaces it whole
-        (({"switch": "warmup:9+drop"}, {"switch": "keep"}), Switch()),
+        (({"switch": "warmup:9+drop"}, {"switch": "keep"}), Switch(share=AS_ONE)),
         (({"switch": "warmup:9+drop"}, {"warmup": 0}), Switch(share=0.0, warmup=0)),  # an option only its own part
         (({"switch": "anneal:0.5->0"}, {"offline_share": 0.25}), Switch(share=0.25)),
         (({"warmup": 5000}, {"switch": "drop"}), Switch(share=0.0, warmup=5000)),
@@ -128,6 +129,10 @@ def test_the_phases_of_a_switch():
     assert (online.offline_share, retrain.offline_share) == (0.0, 0.5)  # retraining is on everything
     [offline, online, retrain] = plan(offline=1, online=9, switch=parse("mix:1+retrain:3"))
     assert (online.offline_share, retrain.offline_share) == (1.0, 0.5)
+    phases = plan(offline=1, online=9, switch=parse("warmup:4+keep+retrain:3"))
+    assert [p.as_one for p in phases] == [False, True, True, True]
+    assert str(said_by(phases)) == "warmup:4+keep+retrain:3"
+    assert not any(p.as_one or p.offline_share for p in plan(online=9, switch=parse("keep"), data=False))
     *others, retrain = plan(offline=1, online=9, switch=parse("retrain:3+successes:0.25"))
     assert retrain.successes == 0.25 and not any(p.successes for p in others)
     assert str(said_by([*others, retrain])) == "mix:0.5+retrain:3+successes:0.25"
@@ -186,6 +191,39 @@ def test_an_annealed_run_gives_each_step_its_share_and_compiles_once(pendulum, t
     assert seen == pytest.approx([0.5 * (1 - t / 20) for t in range(0, 20, 2)])
     assert interact._cache_size() - before == 1 and run.result["updates"] == 40
     assert run.manifest["switch"] == "anneal:0.5->0" and run.manifest["phases"][1]["anneal"] == [0.0, 20]
+
+
+@pytest.mark.parametrize("place", ["device", "host"])
+def test_as_one_buffer_the_data_have_the_share_of_their_number(pendulum, tmp_path, monkeypatch, place):
+    """In live batches as they come in, in a retraining as they are, and as they were where a run goes on."""
+    seen, retrained, interact, chunk = [], [], programs.interact, programs.chunk
+
+    def spy(algo, state, sources, replay, sampler, *args, **kwargs):
+        seen.append(sampler.share)
+        return interact(algo, state, sources, replay, sampler, *args, **kwargs)
+
+    def spy_chunk(algo, state, sources, replay, sampler, *args):
+        retrained.append(dict(sampler.shares))
+        return chunk(algo, state, sources, replay, sampler, *args)
+
+    monkeypatch.setattr(programs, "interact", spy)
+    monkeypatch.setattr(programs, "chunk", spy_chunk)
+    options = dict(switch="keep", data_on=place, num_envs=2, warmup=4)
+    whole = small(pendulum, tmp_path / "whole", online=20, **options)
+    size = whole.manifest["dataset"]["transitions"]
+    # the warm-up, which learns nothing, comes before
+    assert seen[2:] == pytest.approx([size / (size + 4 + t) for t in range(2, 22, 2)])
+    seen.clear()
+    parts = small(pendulum, tmp_path / "parts", online=10, **options).finetune(online=20)
+    assert seen[2:] == pytest.approx([size / (size + 4 + t) for t in range(2, 22, 2)])
+    a, b = arrays_of(whole), arrays_of(parts)
+    assert a.keys() == b.keys() and not [k for k in a if not np.array_equal(a[k], b[k], equal_nan=True)]
+    assert whole.manifest["switch"] == "warmup:4+keep" and whole.manifest["phases"][-1]["as_one"]
+    retrained.clear()
+    understudy.resume(whole, switch="retrain:3")
+    assert {n: s[n] for s in retrained for n in s} == pytest.approx(
+        {"prior": size / (size + 24), "replay": 24 / (size + 24)}
+    )
 
 
 def test_dropped_data_are_in_no_online_batch(pendulum, tmp_path, monkeypatch):
@@ -518,9 +556,9 @@ def test_a_recipes_reset_is_left_out_where_nothing_was_pretrained(pendulum, tmp_
     assert online["name"] == "online" and not online["reset"]
 
 
-@pytest.mark.parametrize("algorithm", ["h2o", "moorl", "arsq"])
-def test_a_share_that_changes_is_refused_where_rows_must_be_told_apart(pendulum, tmp_path, algorithm):
+@pytest.mark.parametrize(("algorithm", "switch"), [("h2o", "anneal:0.5->0"), ("moorl", "keep"), ("arsq", "keep")])
+def test_a_share_that_changes_is_refused_where_rows_must_be_told_apart(pendulum, tmp_path, algorithm, switch):
     with pytest.raises(SettingsError, match="must know which rows of a batch are the data's.* give mix:S"):
-        understudy.train(algorithm, pendulum, env="Pendulum-v1", offline=0, online=10, switch="anneal:0.5->0",
+        understudy.train(algorithm, pendulum, env="Pendulum-v1", offline=0, online=10, switch=switch,
                          out=tmp_path / "run")  # fmt: skip
     assert not (tmp_path / "run").exists()

@@ -163,7 +163,7 @@ def _train(p: Parser) -> None:
     long.add_argument("--online", type=count, metavar="N", help="then live steps of each seed, with updates (0)")
     long.add_argument("--retrain", type=count, metavar="N", help="then updates from scratch on everything (0)")
     long.add_argument("--switch", metavar="WORDS",
-                      help="offline to online: keep, mix:S, anneal:A->B, drop, warmup:N, reset-optimizer, "
+                      help="offline to online: mix:S, keep, anneal:A->B, drop, warmup:N, reset-optimizer, "
                            "reset-critic, retrain[:N], successes:S, joined by + (mix:0.5)")  # fmt: skip
     how = p.add_argument_group("learning")
     how.add_argument("--batch-size", type=count, metavar="N", help="transitions in a batch (256)")

@@ -200,10 +200,12 @@ def check_fit(algo, p: Plan, data, done: int = 0) -> None:
             f"{type(algo).__name__} around the algorithm; leave that out, or give --extraction.cached false."
         )
     parts = core_of(algo), getattr(core_of(algo), "critic", None)
-    if any(hasattr(part, "demo_share") for part in (algo, *parts)) and any(phase.anneal for phase in p.phases[done:]):
+    if any(hasattr(part, "demo_share") for part in (algo, *parts)) and any(
+        phase.anneal or phase.as_one for phase in p.phases[done:]
+    ):
         raise SettingsError(
             f"{type(algo).__name__} must know which rows of a batch are the data's, so their share cannot change from "
-            f"batch to batch; give mix:S in the place of anneal."
+            f"batch to batch; give mix:S in the place of anneal or keep."
         )
     chunk = getattr(algo, "chunk", 0)
     if chunk and p.n_step > 1:

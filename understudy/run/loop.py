@@ -121,8 +121,8 @@ class Loop:
         return shaped(self.algo, batch)
 
     def _sampler(self, phase: Phase) -> Sampler:
-        anneals = phase.anneal is not None and self.has_data
-        share = 0.5 if anneals else phase.offline_share if self.has_data else 0.0
+        moves = self.has_data and (phase.anneal is not None or (phase.as_one and phase.acts))
+        share = 0.5 if moves else self._share(phase, 0) if self.has_data else 0.0
         rest = 1 - phase.successes
         shares = (("prior", rest * share), ("replay", rest * (1 - share)), ("successes", phase.successes))
         return Sampler(
@@ -134,8 +134,18 @@ class Loop:
             history=getattr(self.algo, "history", 0),
             next_actions="next_actions" in self.algo.requires,
             discount=discount_of(self.algo),
-            share=phase.share_at(0) if anneals else None,
+            share=self._share(phase, 0) if moves else None,
         )
+
+    def _share(self, phase: Phase, more: int) -> float:
+        """Share of a batch from the data, at this point of the phase, once `more` live steps are in the replay."""
+        if not (phase.as_one and self.has_data):
+            return phase.share_at(self.counters.unit if phase.acts else 0)
+        data = self.host.size if self.host else int(self.sources["prior"].size)
+        live = 0
+        if self.replay is not None:  # its columns have a row for each seed
+            live = min(int(self.replay.size) + more, self.replay.data["ends"].shape[1])
+        return data / (data + live)
 
     def _marks(self, sampler: Sampler) -> dict:
         """Where the steps of highest reward lie in the sources of `sampler`, {} where it asks for none."""
@@ -296,7 +306,7 @@ class Loop:
             slot, finished, returns = collector.step()
             updates = self._due_updates(phase)
             if sampler.share is not None:
-                sampler = dataclasses.replace(sampler, share=phase.share_at(c.unit))
+                sampler = dataclasses.replace(sampler, share=self._share(phase, lanes))
             c.unit, c.env_steps = c.unit + lanes, c.env_steps + lanes
             given = reader.take(c.updates, updates) if updates else {}
             self.state, self.replay, actions, self.carry, metrics = self.calls.interact(

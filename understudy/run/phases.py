@@ -6,7 +6,7 @@ import dataclasses
 
 from understudy import settings
 from understudy.errors import SettingsError
-from understudy.run.switch import AS_BEFORE, KEEP, SHARE, Switch
+from understudy.run.switch import AS_BEFORE, AS_ONE, SHARE, Switch
 from understudy.wrappers import core_of, settled, with_core
 
 
@@ -20,6 +20,7 @@ class Phase:
       env_steps: environment steps of each seed, where it does.
       utd: updates per environment step, any ratio >= 0; 0 collects with a frozen policy.
       offline_share: share of each batch that comes from the data set, 0 to 1.
+      as_one: data and replay are drawn from as one buffer, in the place of a share.
       anneal: (share, steps): offline_share moves linearly to this share over so many environment steps, and stays.
       random_actions: act uniformly at random (a policy that was never trained).
       restart: start from freshly initialised parameters.
@@ -33,6 +34,7 @@ class Phase:
     env_steps: int = 0
     utd: float = 0.0
     offline_share: float = 1.0
+    as_one: bool = False
     anneal: tuple[float, int] | None = None
     random_actions: bool = False
     restart: bool = False
@@ -104,7 +106,7 @@ def plan(
     offline=0,
     online=0,
     utd=1.0,
-    switch: Switch = KEEP,
+    switch: Switch = Switch(),  # noqa: B008 frozen
     offline_settings=(),
     online_settings=(),
     data=True,
@@ -126,7 +128,8 @@ def plan(
     for name, value in dict(offline=offline, warmup=warmup, online=online, retrain=retrain, utd=utd).items():
         if value < 0 and (name, value) != ("retrain", AS_BEFORE):
             raise SettingsError(f"{name} is {value}; give a number of steps or a ratio of at least 0.")
-    share = SHARE if switch.share is None else switch.share
+    as_one = data and switch.share == AS_ONE
+    share = SHARE if switch.share in (None, AS_ONE) else switch.share
     if not 0 <= share <= 1:
         raise SettingsError(f"offline_share is {share}; give the share of each batch from the data, 0 to 1.")
     if not data and (offline or retrain):
@@ -139,9 +142,9 @@ def plan(
     share, anneal = (share, None if switch.end is None else (switch.end, online)) if data else (0.0, None)
     phases = [
         Phase("offline", updates=offline, settings=tuple(offline_settings)),
-        Phase("warmup", env_steps=warmup, offline_share=share, random_actions=not pretrained),
-        Phase("online", env_steps=online, utd=utd, offline_share=share, anneal=anneal, reset=switch.reset or (),
-              settings=tuple(online_settings)),
+        Phase("warmup", env_steps=warmup, offline_share=share, as_one=as_one, random_actions=not pretrained),
+        Phase("online", env_steps=online, utd=utd, offline_share=share, as_one=as_one, anneal=anneal,
+              reset=switch.reset or (), settings=tuple(online_settings)),
     ]  # fmt: skip
     phases = with_retraining([p for p in phases if p.units], switch, data)
     if not phases:
@@ -151,8 +154,8 @@ def plan(
 
 def with_retraining(phases: list[Phase], switch: Switch, data: bool) -> list[Phase]:
     """`phases` and what the switch says of retraining after them: from fresh parameters, on data and replay together
-    whatever the online batches held. Raises SettingsError where they end with a retraining already, or there is no
-    `data` set."""
+    whatever the online batches held, as one buffer where they were one. Raises SettingsError where they end with a
+    retraining already, or there is no `data` set."""
     updates = switch.retrain or 0
     if updates == AS_BEFORE:
         updates = sum(p.updates + int(p.env_steps * p.utd) for p in phases)
@@ -166,4 +169,6 @@ def with_retraining(phases: list[Phase], switch: Switch, data: bool) -> list[Pha
     share = live[-1].offline_share if live else 1.0
     if live and (share in (0, 1) or live[-1].anneal):
         share = SHARE
-    return [*phases, Phase("retrain", updates, offline_share=share, restart=True, successes=switch.successes or 0.0)]
+    as_one = bool(live) and live[-1].as_one
+    return [*phases, Phase("retrain", updates, offline_share=share, as_one=as_one, restart=True,
+                           successes=switch.successes or 0.0)]  # fmt: skip

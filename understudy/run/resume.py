@@ -125,7 +125,7 @@ def _check_env(given: str | None, its: str | None) -> None:
 
 def _check_only_retrains(live: Mapping[str, Any]) -> None:
     """Refuse what is given of a live phase that there already is, but for the retraining after it."""
-    said = parse(live.get("switch", "keep")).said
+    said = parse(live["switch"]).said if "switch" in live else {}
     if live.keys() != {"switch"} or "retrain" not in said or not said.keys() <= {"retrain", "successes"}:
         raise SettingsError(
             f"The run's online phase already has its {' and '.join(live)}; leave out what only a first one can get. "

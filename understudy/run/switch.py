@@ -1,7 +1,7 @@
 """The switch from offline to online learning as one argument: what happens to data, networks and optimisers there.
 
-    keep              go on with everything as it is: half of each batch from the data (the default)
-    mix:S             a share S of each online batch from the data
+    mix:S             a share S of each online batch from the data (the default is mix:0.5)
+    keep              data and live steps are drawn from as one buffer: the data's share is what it has of their number
     anneal:A->B       that share moves linearly from A to B over the online phase
     drop              no offline data in online batches (WSRL, arXiv:2412.07762)
     warmup:N          N environment steps with the frozen policy before the first online update
@@ -26,6 +26,7 @@ from understudy.errors import SettingsError, did_you_mean
 
 WORDS = ("keep", "mix", "anneal", "drop", "warmup", "reset-optimizer", "reset-critic", "retrain", "successes")
 AS_BEFORE = -1  # retrain for as many updates as were made before
+AS_ONE = -1.0  # a share: what the data have of the number of transitions, recorded and live together
 SHARE = 0.5  # of each online batch from the data, where nothing says otherwise
 OPTIONS = {"offline_share": "share", "warmup": "warmup", "retrain": "retrain"}  # of train -> of a Switch
 
@@ -35,7 +36,8 @@ class Switch:
     """What a switch says; None where it says nothing.
 
     Attributes:
-      share: of each online batch from the data, 0 to 1; `end`: where it has moved to by the end of the online phase.
+      share: of each online batch from the data, 0 to 1, or AS_ONE.
+      end: where it has moved to by the end of the online phase.
       warmup: environment steps with the frozen policy.
       reset: "optimizer", "critic" or both: what starts afresh when the online phase begins.
       retrain: updates from scratch at the end; AS_BEFORE: as many as were made before.
@@ -58,16 +60,15 @@ class Switch:
         words = [f"warmup:{self.warmup}"] if self.warmup else []
         if self.end is not None:
             words.append(f"anneal:{self.share:g}->{self.end:g}")
+        elif self.share == AS_ONE:
+            words.append("keep")
         elif self.share is not None:
             words.append(f"mix:{self.share:g}" if self.share else "drop")
         words += [f"reset-{what}" for what in self.reset or ()]
         if self.retrain:
             words.append("retrain" if self.retrain == AS_BEFORE else f"retrain:{self.retrain}")
             words += [f"successes:{self.successes:g}"] if self.successes else []
-        return "+".join(words) or "keep"
-
-
-KEEP = Switch()
+        return "+".join(words) or "keep"  # of what, there are no data to say
 
 
 def parse(text: Any) -> Switch:
@@ -86,8 +87,6 @@ def parse(text: Any) -> Switch:
             else:
                 said[name] = value
             by[name] = word
-    if "keep" in words and len(words) > 1:
-        raise SettingsError(f"keep changes nothing at the switch; leave it out of '{text}'.")
     return Switch(**said)
 
 
@@ -115,7 +114,7 @@ def _word(word: str) -> dict[str, Any]:
         return {name: _count(value, f"{name} takes a whole number, such as {name}:5000; got '{word}'.")}
     if colon:
         raise SettingsError(f"{name} takes no number; got '{word}'.")
-    return {"keep": {}, "drop": {"share": 0.0}}.get(name, {"reset": (name.removeprefix("reset-"),)})
+    return {"keep": {"share": AS_ONE}, "drop": {"share": 0.0}}.get(name, {"reset": (name.removeprefix("reset-"),)})
 
 
 def _share(text: str, wrong: str) -> float:
@@ -194,7 +193,7 @@ def without(layers: Iterable[Mapping[str, Any]], *names: str) -> list[dict[str, 
 
 def check_switch(text: str | None, data: Any) -> None:
     """Refuse a switch that mixes in data where there are none. Raises SettingsError."""
-    if text is not None and data is None and ((said := parse(text)).share or said.end):
+    if text is not None and data is None and ((said := parse(text)).share not in (None, 0, AS_ONE) or said.end):
         raise SettingsError(f"--switch {text} mixes in data and there are none; give a data set, or leave it out.")
     if text is not None and data is not None and data.rewards is None and parse(text).successes:
         raise SettingsError(f"--switch {text} draws successes, and {data.name} has no rewards; leave successes out.")
@@ -206,7 +205,7 @@ def said_by(phases: Iterable[Any]) -> Switch:
     named = {p["name"]: p for p in phases}
     online = named.get("online", {})
     return Switch(
-        share=online.get("offline_share"),
+        share=AS_ONE if online.get("as_one") else online.get("offline_share"),
         end=online["anneal"][0] if online.get("anneal") else None,
         warmup=named.get("warmup", {}).get("env_steps"),
         reset=tuple(online.get("reset") or ()) or None,

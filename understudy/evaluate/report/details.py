@@ -48,7 +48,7 @@ def _data(manifest: dict) -> list[tuple[str, object]]:
 def _phases(manifest: dict) -> str:
     rows = ""
     for p in manifest.get("phases") or ():
-        share = value_text(p.get("offline_share"))
+        share = "one buffer" if p.get("as_one") else value_text(p.get("offline_share"))
         if p.get("anneal"):
             share += f" → {value_text(p['anneal'][0])} over {p['anneal'][1]:,} steps"
         share += f", successes {value_text(p['successes'])}" if p.get("successes") else ""
