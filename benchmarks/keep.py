@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,12 @@ def typed(command: list[str]) -> str:
     return " ".join(w if " " not in w else repr(w) for w in words)
 
 
+def together(commands: list[str], name: str) -> str:
+    """Commands one after the other, on the folder `name`, whatever it and copies of it were called; each once."""
+    ours = (re.sub(r"(?<=--out )\S+|(?<=^understudy resume )\S+", name, command) for command in commands)
+    return " && ".join(dict.fromkeys(ours))
+
+
 def understudy(*words: str) -> None:
     """The command line, as a user calls it."""
     subprocess.run([sys.executable, "-m", "understudy", *words], check=True)
@@ -109,7 +116,10 @@ def keep(run: pathlib.Path, note: str = "", name: str | None = None) -> None:
     commands = [manifest["command"], *(r["command"] for r in manifest["resumes"] if r["changed"])]
     fields = ("algorithm", "preset", "settings", "overrides", "env", "seeds", "phases", "plan", "protocol", "versions",
               "created", "resumes", "understudy")  # fmt: skip
-    about = {k: manifest[k] for k in fields} | {"command": " && ".join(map(typed, commands)), "note": note}
+    about = {k: manifest[k] for k in fields} | {
+        "command": together(list(map(typed, commands)), target.name),
+        "note": note,
+    }
     about["resumes"] = [r | {"command": typed(r["command"])} for r in about["resumes"]]
     about["dataset"] = {k: manifest["dataset"][k] for k in ("name", "sha256", "transitions", "episodes", "notes")} if (
         manifest["dataset"]) else None  # fmt: skip

@@ -1,7 +1,9 @@
 """What benchmarks/README.md shows is what the results that are kept say."""
 
 import importlib
+import json
 import pathlib
+import re
 
 import pytest
 
@@ -20,6 +22,13 @@ def test_the_tables_are_those_that_the_scripts_print(script):
     tables |= {f"ordering {task}": script("ordering").table(task) for task in script("ordering").PUBLISHED}
     for name, table in tables.items():
         assert table in text, f"benchmarks/README.md has another table than {name}, which prints:\n{table}"
+
+
+def test_the_command_of_a_result_is_one_that_makes_it():
+    for path in sorted((HERE / "results").glob("*/run.json")):
+        for command in json.loads(path.read_text())["command"].split(" && "):
+            folders = re.findall(r"(?:--out|^understudy resume) (\S+)", command)
+            assert command == "(from Python)" or folders == [path.parent.name] or not folders, (path, command)
 
 
 def test_the_pictures_are_drawn_from_what_is_kept(script):

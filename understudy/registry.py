@@ -28,7 +28,7 @@ class Entry:
       summary: one line.
       paper: arXiv number, or "".
       package: the outside package that brings it, "" for understudy's own.
-      run: a run's own defaults, as arguments of `train` (presets.RUN_KEYS): {"offline": 0} for one that learns live
+      run: a run's own defaults (presets.RUN_KEYS): {"offline": 0} for one that learns live
         only. A preset's numbers win over them, and what the user gives over both.
     """
 

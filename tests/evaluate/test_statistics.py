@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from understudy.errors import DataError
-from understudy.evaluate.statistics import interquartile_mean, summary, wilson
+from understudy.evaluate.statistics import summary, wilson
 
 
 def test_wilson_by_hand():
@@ -70,14 +70,6 @@ def test_it_is_the_same_every_time_and_shrinks_with_confidence():
 def test_constant_values_have_no_width():
     assert summary(np.full((3, 10), 2.5)) == (2.5, 2.5, 2.5)
     assert summary(np.full(10, -200.0)) == (-200.0, -200.0, -200.0)
-
-
-def test_interquartile_mean_by_hand():
-    # Of 8 values the lowest 2 and highest 2 are cut: (2 + 3 + 4 + 5) / 4.
-    mean, low, high = interquartile_mean(np.array([[0.0, 100.0, 2, 3], [4, 5, 1, -50.0]])[:, [2, 3, 0, 1]])
-    assert mean == pytest.approx(np.mean([1, 2, 3, 4]))
-    assert low <= mean <= high
-    assert interquartile_mean(np.array([[1.0, 2.0, 3.0]]))[0] == 2.0  # a quarter of 3 rounds down to none
 
 
 @pytest.mark.parametrize("bad", [[], [[]], [0.0, np.nan], [[1.0, np.inf]], np.zeros((2, 2, 2))])

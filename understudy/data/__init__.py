@@ -15,6 +15,7 @@ _NAMES = {
     "info": "loading",
     "locate": "loading",
     "make": "generate",
+    "write": "store",
 }
 
 __all__ = [*_NAMES]

@@ -90,7 +90,7 @@ def load(
     """Load a data set.
 
     Args:
-      name_or_path: ogbench/NAME, or an OGBench .npz, a D4RL .hdf5, or a folder that `data.store.write` wrote.
+      name_or_path: ogbench/NAME, or an OGBench .npz, a D4RL .hdf5, or a folder that `data.write` wrote.
       env: environment id; by default the one that the file names. Rewards are derived where it defines them and the
         file does not (OGBench single tasks, AdroitHandDoorSparse-v1).
       rewards: "file": as recorded; "relabel": derive them; "none": leave them out. Default: whichever fits `env`.

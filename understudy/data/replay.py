@@ -9,7 +9,6 @@ A predecessor is the one before; it does not exist at a trajectory's beginning, 
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +122,3 @@ class HostBuffer:
 def example(data: Batch) -> Batch:
     """The first transition of a dict of columns [N, ...], as a batch of one."""
     return jax.tree.map(lambda x: np.asarray(x[:1]), data)
-
-
-Source = Buffer | HostBuffer
-Sources = dict[str, Any]

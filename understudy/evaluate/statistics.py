@@ -61,24 +61,6 @@ def wilson(successes: float, episodes: int, *, confidence: float = 0.95) -> tupl
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == episodes else centre + half)
 
 
-def interquartile_mean(values: np.ndarray, *, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Return (mean, low, high) of the middle half of all K x M values, less moved by outliers than the mean.
-
-    The lowest and the highest quarter are cut (a quarter of the values rounded down, as in rliable and scipy's
-    trim_mean). The interval is the bootstrap of `summary`.
-
-    Source: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice".
-    """
-    values = _checked(values)
-
-    def middle(sample: np.ndarray) -> np.ndarray:
-        flat = np.sort(sample.reshape(len(sample), -1), axis=1)
-        cut = flat.shape[1] // 4
-        return flat[:, cut : flat.shape[1] - cut].mean(1)
-
-    return float(middle(values[None])[0]), *_bootstrap(values, middle, confidence)
-
-
 def _checked(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, np.float64)
     if values.ndim == 1:

@@ -17,7 +17,8 @@ from understudy.errors import SettingsError
 if TYPE_CHECKING:
     from understudy.algorithm import Algorithm
 
-# What belongs to a run rather than to an algorithm, which `train` takes where its argument is None.
+# What belongs to a run rather than to an algorithm: `train` takes it where its argument is None; reset, what starts
+# afresh at the switch whatever that says, has no argument.
 RUN_KEYS = ("offline", "batch_size", "utd", "switch", "offline_share", "warmup", "reset", "offline_settings",
             "online_settings", "n_step", "reward_scale", "reward_bias")  # fmt: skip
 
