@@ -245,7 +245,8 @@ def seeds_of(seeds: int | Sequence[int], first: int) -> tuple[int, ...]:
         raise SettingsError(f"seed is {first!r}; give a whole number from 0 to 2**31 - 1.")
     if whole(seeds):
         if not 1 <= seeds <= MOST_SEEDS:
-            raise SettingsError(f"seeds is {seeds}; give 1 to {MOST_SEEDS:,} (one of your own choice is --seed).")
+            bound = "at least 1" if seeds < 1 else f"at most {MOST_SEEDS:,}; one of your own choice is --seed"
+            raise SettingsError(f"seeds is {seeds}; give {bound}.")
         seeds = range(first, first + int(seeds))
     if isinstance(seeds, str) or not isinstance(seeds, Iterable) or not all(map(whole, seeds := list(seeds))):
         raise SettingsError(f"seeds is {seeds!r}; give how many, or a list of different whole numbers.")
