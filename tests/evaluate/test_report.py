@@ -187,6 +187,17 @@ def test_the_switch_is_among_the_phases_and_in_the_command_to_train_anew(tmp_pat
     assert "--online.critic.weight 0.0" in text and "--offline-share" not in text and "--warmup" not in text
 
 
+def test_one_buffer_is_among_the_phases_and_in_the_command_to_train_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = fake_runs.offline_to_online(fake_runs.pathlib.Path("runs/live"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["phases"] = [fake_runs.OFFLINE, fake_runs.ONLINE | {"as_one": True}]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    text = read(run)[1].replace("\\ ", "")
+    assert "online 0 20,000 1 one buffer" in text
+    assert "--online 20000 --switch keep --eval-every 5000" in text and "--offline-share" not in text
+
+
 def test_the_share_of_successes_is_in_the_phases_and_in_the_command_to_train_anew(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = fake_runs.offline_to_online(fake_runs.pathlib.Path("runs/live"))

@@ -69,8 +69,8 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
                 known |= layer.pop(f"{name}_settings", {})
             usual |= layer
         # Options one by one say the usual; what they cannot say takes the whole switch.
-        whole = bool(live_phase) and (switch.end, switch.reset, switch.successes) != (
-            expected.end, expected.reset, expected.successes if switch.retrain else None)  # fmt: skip
+        told = lambda s: (s.end, s.reset, s.successes if switch.retrain else None, s.share == switches.AS_ONE)
+        whole = bool(live_phase) and told(switch) != told(expected)
         units = {"offline": "updates", "warmup": "env_steps", "online": "env_steps", "retrain": "updates"}
         for name, unit in units.items():
             length = sum(int(p.get(unit) or 0) for p in phases if p.get("name") == name)
@@ -79,7 +79,8 @@ def _commands(curves: Curves, folder: pathlib.Path) -> list[tuple[str, str]]:
         words += ["--switch", switch] if whole else []
         chosen = {k: plan.get(k, v) for k, v in RUN_DEFAULTS.items()}
         chosen |= {k: live_phase.get(k, usual[k]) for k in ("utd", "offline_share")}
-        chosen = {k: v for k, v in chosen.items() if not (whole and k == "offline_share")}
+        if whole or switch.share == switches.AS_ONE:
+            del chosen["offline_share"]
         words += [w for k, v in chosen.items() if v != usual[k] for w in (f"--{k.replace('_', '-')}", v)]
         for phase in (p for p in phases if p.get("name") in settings):
             name, own = phase["name"], dict(map(tuple, phase.get("settings") or ()))
