@@ -87,7 +87,21 @@ def aggregate(q, how: str, lcb_beta=None):
     """Reduce an ensemble [E, ...] by 'min', 'mean' or 'lcb', the lower confidence bound of `lower_bound`."""
     if how == "lcb":
         return lower_bound(q, lcb_beta)
-    return {"min": jnp.min, "mean": jnp.mean}[how](q, axis=0)
+    return {"min": least, "mean": lambda q: q.mean(0)}[how](q)
+
+
+def least(x):
+    """Minimum over the first axis, [E, ...] -> [...], with the gradient of one entry.
+
+    That of jnp.min divides by the number of entries that equal the minimum: 0, and the gradient NaN, where a compiler
+    computes the entries twice and rounds them differently."""
+    here = jnp.expand_dims(x.argmin(0), 0) == jnp.arange(len(x)).reshape(-1, *[1] * (x.ndim - 1))
+    return jnp.where(here, x, 0).sum(0)
+
+
+def most(x):
+    """Maximum over the first axis, as `least`."""
+    return -least(-x)
 
 
 def lower_bound(q, beta):

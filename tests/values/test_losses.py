@@ -50,6 +50,16 @@ def test_aggregate_reduces_the_first_axis():
         losses.aggregate(q, "median")
 
 
+def test_the_least_and_the_most_have_the_gradient_of_one_entry():
+    x = jnp.array([[1.0, 5.0, 2.0], [3.0, 2.0, 2.0], [0.0, 4.0, 7.0]])
+    close(losses.least(x), [0.0, 2.0, 2.0])
+    close(losses.most(x), [3.0, 5.0, 7.0])
+    slope = lambda f: jax.grad(lambda x: (f(x) * jnp.array([1.0, 2.0, 3.0])).sum())(x)
+    close(slope(losses.least), [[0, 0, 3], [0, 2, 0], [1, 0, 0]])  # of the first where there are several
+    close(slope(losses.most), [[0, 2, 0], [1, 0, 0], [0, 0, 3]])
+    assert np.isnan(losses.least(x.at[1, 0].set(jnp.nan)))[0], "what is none is not passed over"
+
+
 def test_the_lower_bound_lies_beta_deviations_below_the_mean():
     q = jnp.array([[1.0, 5.0], [3.0, 5.0], [8.0, 5.0]])
     deviation = math.sqrt((9 + 1 + 16) / 3)  # around 4, divided by E

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from understudy import registry
 from understudy.algorithm import Actor
 from understudy.algorithms.ro2o import RO2OCritic, SmoothMaxEnt, jeffreys, perturbed
 from understudy.policies.tanh_gaussian import TanhGaussian
@@ -96,3 +97,15 @@ def test_the_policys_loss_adds_its_largest_change(linear, batch):
     close(metrics["change"], (moved**2).mean(), rtol=1e-4)  # J of N(m, 1) and N(m + d, 1) is d^2
     actions, log_probs = policy.sample_and_log_prob(params, batch["observations"], key_actions)
     close(loss, (0.5 * log_probs - actions.sum(-1)).mean() + 3 * metrics["change"], rtol=1e-4)
+
+
+def test_the_gradients_are_finite_where_a_compiler_computes_twice():
+    """Without optimisation XLA rounds an entry and the largest of them differently; jnp.max then divides 0 by 0."""
+    rng = np.random.default_rng(0)
+    batch = {"observations": jnp.float32(rng.normal(size=(32, 3))), "next_observations": jnp.zeros((32, 3)),
+             "actions": jnp.zeros((32, 1)), "rewards": -jnp.ones(32), "masks": jnp.ones(32)}  # fmt: skip
+    algorithm = registry.make("ro2o", 1, {"critic.hidden": (16,), "policy.hidden": (16,)})
+    state = algorithm.init(KEY, batch)
+    plain = {"xla_backend_optimization_level": 0}
+    state, _ = jax.jit(algorithm.update, compiler_options=plain)(state, batch, KEY)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.actor.params))

@@ -25,7 +25,7 @@ from understudy.algorithm import ActorCritic
 from understudy.algorithms.sac import Entropic, soft_next_value
 from understudy.core import Batch, Metrics, leaf, pytree, static
 from understudy.critics import BootstrapCritic, QState
-from understudy.losses import expectile_loss
+from understudy.losses import expectile_loss, most
 from understudy.policies.tanh_gaussian import TanhGaussian
 
 
@@ -66,7 +66,7 @@ class RO2OCritic(BootstrapCritic):
         moved = self.qs(params, near, jnp.tile(batch["actions"], (self.samples, 1)))  # [E, n B], without dropout
         still = self.qs(params, batch["observations"], batch["actions"]) if self.dropout else q
         changes = moved.reshape(len(q), self.samples, -1) - still[:, None]
-        smoothness = expectile_loss(changes, self.expectile).mean(0).max(0).mean()
+        smoothness = most(expectile_loss(changes, self.expectile).mean(0)).mean()
         outside = self.qs(params, far, far_actions)
         pessimistic = jax.lax.stop_gradient(outside - penalty * outside.std(0, ddof=1))
         ood = ((outside - pessimistic) ** 2).mean()
@@ -101,7 +101,7 @@ class SmoothMaxEnt(Entropic):
         soft, metrics = self.soft_loss(aux, log_probs, q, actions.shape[-1])
         near = policy.moments(params, perturbed(batch["observations"], self.epsilon, self.samples, key_near))
         near = [x.reshape(self.samples, *actions.shape) for x in near]
-        change = jeffreys(*policy.moments(params, batch["observations"]), *near).max(0).mean()
+        change = most(jeffreys(*policy.moments(params, batch["observations"]), *near)).mean()
         return soft + self.smoothness * change, metrics | {"change": change}
 
 
