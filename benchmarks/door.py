@@ -49,6 +49,9 @@ METHODS = {  # the arguments of train, && those of resume
     "pa_rl": f"pa_rl {CLONE} 1500 {GAUSSIAN} 1e-4 --critic.hidden 256 256 --critic.ensemble 2 --critic.subset 0 "
              "--critic.weight 1 --critic.samples 2 --extraction.samples 2 --extraction.keep 2 --extraction.steps 0 "
              "--target_policy true --online 20000",
+    "pa_rl-climbing": f"pa_rl {CLONE} 1500 {GAUSSIAN} 1e-4 --critic.hidden 256 256 --critic.ensemble 2 "
+                      "--critic.subset 0 --critic.weight 1 --critic.samples 2 --extraction.samples 8 "
+                      "--extraction.keep 2 --extraction.steps 1 --target_policy true --online 20000",
 }  # fmt: skip
 
 
