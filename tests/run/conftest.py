@@ -15,6 +15,16 @@ from quick import FLAGS
 HERE = pathlib.Path(__file__).parent
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly():
+    """Runs of a second in this process: what they compile takes longer than what they do."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def pendulum(tmp_path_factory) -> pathlib.Path:
     """Five episodes of Pendulum-v1 under random torques, in D4RL's layout; actions scaled to [-1, 1]."""
