@@ -25,7 +25,7 @@ SAME = ("ooo", "jsrl", "qc_fql")  # wrappers around what is here already
 LIVE = ("ppo", "dppo", "uni_o4")  # they play bandits of their own (test_on_policy.py)
 LEARNERS = [n for n in registry.ALGORITHMS if n not in (*SAME, *LIVE)]
 CRITICS = [n for n in LEARNERS if n not in ("bc", "hnpg")]  # HNPG's has a value test of its own
-SLOW = ("pa_rl",)  # minutes: `make learn`
+SLOW = ("pa_rl", "ro2o", "h2o", "hnpg")  # `make learn`
 
 
 def patiently(names):

@@ -279,8 +279,10 @@ def test_clones_begin_as_the_policy_that_was_trained(pendulum, tmp_path):
     assert after["['state'].begun"] == after["['state'].updates"] == 20 and (after["['state'].best"] > -1e30).all()
 
 
-@pytest.mark.parametrize("algorithm, policy", [("resfit", "flow"), ("resfit", "gaussian"), ("dsrl", "flow"),
-                                               ("dsrl", "diffusion"), ("parrot", "real_nvp")])  # fmt: skip
+@pytest.mark.parametrize("algorithm, policy", [
+    ("resfit", "flow"), pytest.param("resfit", "gaussian", marks=pytest.mark.slow),
+    pytest.param("dsrl", "flow", marks=pytest.mark.slow), ("dsrl", "diffusion"), ("parrot", "real_nvp"),
+])  # fmt: skip
 def test_a_clone_becomes_the_base_of_what_acts_through_one(pendulum, tmp_path, algorithm, policy, capsys):
     few = {"critic.hidden": (8, 8), "critic.ensemble": 2, "policy.hidden": (8, 8)}
     clone = {"policy": policy, "policy.hidden": (16, 16), "chunk": 2}

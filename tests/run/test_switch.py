@@ -426,7 +426,7 @@ def test_ooo_explores_with_a_bonus_and_retrains_without_it(pendulum, tmp_path):
     assert offline["successes"] == online["successes"] == 0
 
 
-@pytest.mark.parametrize("place", ["device", "host"])
+@pytest.mark.parametrize("place", ["device", pytest.param("host", marks=pytest.mark.slow)])
 def test_retraining_draws_its_share_of_successes_and_goes_on_bitwise(pendulum, tmp_path, monkeypatch, place):
     seen, chunk, killed = [], programs.chunk, [False]
 
