@@ -8,7 +8,7 @@ from understudy.data import loading
 from understudy.errors import DataError
 
 
-def equal(a: data.Dataset, b: data.Dataset) -> None:
+def assert_equal(a: data.Dataset, b: data.Dataset) -> None:
     x, y = a.transitions(), b.transitions()
     assert x.keys() == y.keys()
     for key in x:
@@ -41,7 +41,7 @@ def test_what_the_ogbench_loader_makes_of_a_file_reads_the_same(rows, save):
     path = save({k: rows[k] for k in ("observations", "actions", "terminals")})
     expected = data.load(path)
     for compact in (True, False):
-        equal(data.load(save(load_dataset(str(path), compact_dataset=compact), f"again{compact}.npz")), expected)
+        assert_equal(data.load(save(load_dataset(str(path), compact_dataset=compact), f"again{compact}.npz")), expected)
 
 
 def test_rows_with_successors_that_are_not_the_next_rows_are_trajectories_of_their_own(rows, save):
@@ -92,7 +92,7 @@ def test_d4rl_by_hand(flat, save):
 def test_masks_stand_for_terminals_where_there_are_none(flat, save):
     expected = data.load(save(flat, "terminals.hdf5"))
     flat["masks"] = 1.0 - flat.pop("terminals")
-    equal(data.load(save(flat, "masks.hdf5")), expected)
+    assert_equal(data.load(save(flat, "masks.hdf5")), expected)
 
 
 def test_d4rl_with_successors_loses_nothing(flat, save):
@@ -103,9 +103,9 @@ def test_d4rl_with_successors_loses_nothing(flat, save):
 
 def test_d4rl_in_an_npz_and_gymnasiums_words_read_the_same(flat, save):
     expected = data.load(save(flat, "a.hdf5"))
-    equal(data.load(save(flat, "b.npz")), expected)
+    assert_equal(data.load(save(flat, "b.npz")), expected)
     words = {"terminals": "terminations", "timeouts": "truncations"}
-    equal(data.load(save({words.get(k, k): v for k, v in flat.items()}, "c.npz")), expected)
+    assert_equal(data.load(save({words.get(k, k): v for k, v in flat.items()}, "c.npz")), expected)
 
 
 def test_terminals_alone_mean_what_each_project_means(rows, flat, save):

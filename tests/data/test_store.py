@@ -17,7 +17,7 @@ def dataset(rows, save):
     return data.load(save(rows))
 
 
-def same(a, b):
+def assert_same(a, b):
     x, y = a.transitions(mc_discount=0.9), b.transitions(mc_discount=0.9)
     assert x.keys() == y.keys()
     for key in x:
@@ -28,7 +28,7 @@ def same(a, b):
 def test_a_store_gives_back_the_same_mapped(dataset, tmp_path):
     folder = store.write(dataset, tmp_path / "store")
     back = data.load(folder)
-    same(dataset, back)
+    assert_same(dataset, back)
     assert isinstance(back.observations, np.memmap) and isinstance(back.actions, np.memmap)
     assert (back.env, back.lengths.tolist(), len(back.sha256)) == (dataset.env, [3, 2], 64)
     assert back.sha256 == data.load(folder).sha256
@@ -93,7 +93,7 @@ def test_what_is_there_is_kept(dataset, tmp_path):
     folder = store.write(dataset, tmp_path / "s")
     with pytest.raises(DataError, match="exists already"):
         store.write(dataset, folder)
-    same(dataset, store.open(folder))
+    assert_same(dataset, store.open(folder))
 
 
 def test_another_environment_or_no_rewards(dataset, tmp_path):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_parity import BATCH, KEY, close, mlp
+from test_parity import BATCH, KEY, assert_close, mlp
 
 from understudy.algorithms.arsq import ARSQ, ARSQState
 from understudy.core import adam, net
@@ -42,11 +42,11 @@ def case_of(name: str):
     return record, algorithm, ARSQState(q=net(q, adam(3e-3)), target=target)
 
 
-def trees_close(ours, recorded, rtol=1e-5):
+def assert_trees_close(ours, recorded, rtol=1e-5):
     """Within rtol of the largest recorded entry of all."""
     flat = lambda tree: np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
     assert jax.tree.structure(ours) == jax.tree.structure(recorded)
-    close(flat(ours), flat(recorded), rtol)
+    assert_close(flat(ours), flat(recorded), rtol)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -54,21 +54,21 @@ def test_update(name):
     record, algorithm, state = case_of(name)
     targets = BATCH["rewards"] + 0.9 * BATCH["masks"] * algorithm.v(state.target, BATCH["next_observations"]).min(0)
     (value, metrics), grads = jax.value_and_grad(algorithm.loss, has_aux=True)(state.q.params, targets, BATCH)
-    close(value, record["loss"])
+    assert_close(value, record["loss"])
     for key in ("q", "v", "gap"):
-        close(metrics[key], np.mean(record[key]))
-    close(metrics["td"], record["td"])
-    close(metrics["target"], record["target"])
-    trees_close(grads, params_of(record["grad"]))
+        assert_close(metrics[key], np.mean(record[key]))
+    assert_close(metrics["td"], record["td"])
+    assert_close(metrics["target"], record["target"])
+    assert_trees_close(grads, params_of(record["grad"]))
     after, _ = algorithm.update(state, BATCH, KEY)
-    trees_close(after.target, params_of(record["after"]["target"]))
+    assert_trees_close(after.target, params_of(record["after"]["target"]))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_acting(name, monkeypatch):
     record, algorithm, state = case_of(name)
     actions, _ = algorithm.act(state, BATCH["observations"], KEY, greedy=True)
-    close(actions, record["greedy"])
+    assert_close(actions, record["greedy"])
     picks, drawn_from = jnp.array(record["picks"]), []
 
     def categorical(key, logits):
@@ -79,8 +79,8 @@ def test_acting(name, monkeypatch):
     monkeypatch.setattr(jax.random, "categorical", categorical)
     actions, _ = algorithm.act(state, BATCH["observations"], KEY)
     jax.effects_barrier()
-    close(actions, record["sampled"])
-    close(drawn_from, record["probabilities"])
+    assert_close(actions, record["sampled"])
+    assert_close(drawn_from, record["probabilities"])
 
 
 def test_the_value_of_an_action_against_the_equations():
@@ -101,9 +101,9 @@ def test_the_value_of_an_action_against_the_equations():
             gap += max(np.log(np.exp(np.delete(advantage, token)).sum()) - advantage[token], -1.0)
         expected.append(value)
         gaps.append(gap)
-    close(metrics["q"], np.mean(expected))
-    close(metrics["td"], np.sum(np.square(expected)))
-    close(metrics["gap"], np.mean(gaps))
+    assert_close(metrics["q"], np.mean(expected))
+    assert_close(metrics["td"], np.sum(np.square(expected)))
+    assert_close(metrics["gap"], np.mean(gaps))
 
 
 def tanh_mlp(layers: list, x):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_parity import BATCH, HIDDEN, KEY, A, close, ensemble_close, gradient, mlp, replay, with_weights  # noqa: F401
+from test_parity import BATCH, HIDDEN, KEY, A, assert_close, assert_ensemble_close, gradient, mlp, replay, with_weights  # noqa: F401
 
 from understudy.algorithm import Actor, ActorCritic, ActorCriticState
 from understudy.algorithms import diffusion_ql as dql
@@ -57,11 +57,11 @@ def plain(nets) -> dict:
 is_list = lambda x: isinstance(x, list)
 
 
-def trees_close(ours, recorded, scale=1.0, rtol=1e-5):
+def assert_trees_close(ours, recorded, scale=1.0, rtol=1e-5):
     """The largest recorded entry sets the scale."""
     assert jax.tree.structure(ours) == jax.tree.structure(recorded)
     flat = lambda tree: np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
-    close(flat(ours), scale * flat(recorded), rtol)
+    assert_close(flat(ours), scale * flat(recorded), rtol)
 
 
 # --- IDQL ---------------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ POLICY = Diffusion(action_size=A, network="ln_resnet", hidden=(6, 6), activation
 
 @pytest.mark.parametrize("schedule", ["vp", "cosine"])
 def test_schedules(schedule):
-    close(signal(schedule, 5), IDQL["schedules"][schedule], 1e-7)
+    assert_close(signal(schedule, 5), IDQL["schedules"][schedule], 1e-7)
 
 
 def test_idql_policy_and_its_average(replay, times):  # noqa: F811
@@ -80,19 +80,19 @@ def test_idql_policy_and_its_average(replay, times):  # noqa: F811
     critic = IQLCritic(hidden=HIDDEN, discount=0.9, expectile=0.8, tau=0.25)
     state = with_weights(critic.init(KEY, BATCH), False)
     value, _, grads = gradient(Implicit().loss, params, (), POLICY, critic, state, BATCH, KEY)
-    close(A * value, IDQL["actor_loss"])  # theirs is a sum over dimensions
-    trees_close(jax.tree.map(lambda x: A * x, grads), ln_resnet(IDQL["actor_grad"]))
+    assert_close(A * value, IDQL["actor_loss"])  # theirs is a sum over dimensions
+    assert_trees_close(jax.tree.map(lambda x: A * x, grads), ln_resnet(IDQL["actor_grad"]))
     after = jax.tree.map(lambda p, g: p - A * g, params, grads)  # plain descent at rate 1
-    trees_close(polyak(params, after, 0.25), ln_resnet(IDQL["average"]))
+    assert_trees_close(polyak(params, after, 0.25), ln_resnet(IDQL["average"]))
     value, _ = critic.value_loss(state.v.params, critic.q(state, BATCH["observations"], BATCH["actions"]), BATCH)
-    close(value, IDQL["value_loss"])
+    assert_close(value, IDQL["value_loss"])
 
 
 def test_idql_samples_and_acts(replay, monkeypatch):  # noqa: F811
     params, draws = ln_resnet(NETS), DRAWS["act"][:, :6]
     replay(draws[0], draws[1:])
     samples = POLICY.sample(params, jnp.repeat(FIRST, 6, 0), KEY)
-    close(samples, IDQL["samples"])
+    assert_close(samples, IDQL["samples"])
 
     critic = IQLCritic(hidden=HIDDEN, expectile=0.8)
     shifted = with_weights(critic.init(KEY, BATCH), False)
@@ -105,9 +105,9 @@ def test_idql_samples_and_acts(replay, monkeypatch):  # noqa: F811
     algorithm = ActorCritic(critic=critic, extraction=Implicit(live="expectile"), policy=POLICY, act_average=True)
     state = ActorCriticState(actor=None, critic=shifted, target=params, aux=(), step=0, seen={})
     chosen, _ = algorithm.act(state, FIRST, KEY, greedy=True)
-    close(chosen[0], IDQL["chosen"])
+    assert_close(chosen[0], IDQL["chosen"])
     algorithm.act(state, FIRST, KEY)
-    close(jax.nn.softmax(weights["x"][:, 0]), IDQL["probabilities"])
+    assert_close(jax.nn.softmax(weights["x"][:, 0]), IDQL["probabilities"])
 
 
 # --- Diffusion-QL -------------------------------------------------------------------------------------------------
@@ -126,17 +126,17 @@ def test_diffusion_ql(replay, times, monkeypatch, name, samples, network):  # no
     replay(*(part for row in draws for part in (row[0], row[1:])))
     targets = critic.target(state, BATCH, Actor(policy, average, None), KEY)
     value, _, grads = gradient(critic.q_loss, state.q.params, targets, BATCH)
-    close(value, record["critic_loss"])
-    ensemble_close(grads, record["critic_grad"])
+    assert_close(value, record["critic_loss"])
+    assert_ensemble_close(grads, record["critic_grad"])
 
     times.append(np.array(network))
     normal = DRAWS["normal"]
     replay(normal[6], normal[7], normal[[8, 9, 0, 1, 2]])
     extraction = dql.Guide(eta=0.7)
     value, metrics, grads = gradient(extraction.loss, params, (), policy, critic, state, BATCH, KEY)
-    close(metrics["imitation"], record["bc_loss"])
-    close(value - metrics["imitation"], 0.7 * record["ql_loss"])  # the two nearly cancel in one record
-    trees_close(grads, plain(record["actor_grad"]))
+    assert_close(metrics["imitation"], record["bc_loss"])
+    assert_close(value - metrics["imitation"], 0.7 * record["ql_loss"])  # the two nearly cancel in one record
+    assert_trees_close(grads, plain(record["actor_grad"]))
 
 
 def test_diffusion_ql_acts_by_softmax_over_its_samples(replay, monkeypatch):  # noqa: F811
@@ -148,5 +148,5 @@ def test_diffusion_ql_acts_by_softmax_over_its_samples(replay, monkeypatch):  # 
     monkeypatch.setattr(dql, "candidates", lambda *_: actions)
     monkeypatch.setattr(jax.random, "categorical", lambda key, x, axis: seen.update(x=x) or jnp.array([3]))
     q = dql.Guide().compare(critic, state)
-    close(dql.Guide().choose(policy, params, q, FIRST, KEY, greedy=True)[0], DQL["fourth"])
-    close(jax.nn.softmax(seen["x"][:, 0]), DQL["probabilities"])
+    assert_close(dql.Guide().choose(policy, params, q, FIRST, KEY, greedy=True)[0], DQL["fourth"])
+    assert_close(jax.nn.softmax(seen["x"][:, 0]), DQL["probabilities"])

@@ -64,13 +64,13 @@ def with_weights(state, norm: bool):
     return state
 
 
-def close(ours, recorded, rtol=1e-5):
+def assert_close(ours, recorded, rtol=1e-5):
     """Within rtol of the largest recorded entry."""
     ours, recorded = np.asarray(ours, np.float64).ravel(), np.asarray(recorded, np.float64).ravel()
     np.testing.assert_allclose(ours, recorded, rtol=0, atol=rtol * np.abs(recorded).max())
 
 
-def layers_close(ours: dict, recorded: list, rtol=1e-5):
+def assert_layers_close(ours: dict, recorded: list, rtol=1e-5):
     """Parameters or gradients of one MLP against recorded layers; the largest entry of all sets the scale."""
     names = {"kernel": ("Dense", "kernel"), "bias": ("Dense", "bias"), "scale": ("LayerNorm", "scale"),
              "shift": ("LayerNorm", "bias")}  # fmt: skip
@@ -80,13 +80,13 @@ def layers_close(ours: dict, recorded: list, rtol=1e-5):
         for k, v in layer.items()
     ]
     assert len(pairs) == len(jax.tree.leaves(ours))
-    close(np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs]), rtol)
+    assert_close(np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs]), rtol)
 
 
-def ensemble_close(ours: dict, recorded: list, scale: float = 1.0, rtol=1e-5):
+def assert_ensemble_close(ours: dict, recorded: list, scale: float = 1.0, rtol=1e-5):
     for i, member in enumerate(recorded):
         scaled = [{k: scale * np.array(v) for k, v in layer.items()} for layer in member]
-        layers_close(jax.tree.map(lambda x: x[i], ours["params"]["VmapMLP_0"]), scaled, rtol)  # noqa: B023
+        assert_layers_close(jax.tree.map(lambda x: x[i], ours["params"]["VmapMLP_0"]), scaled, rtol)  # noqa: B023
 
 
 @pytest.fixture
@@ -143,18 +143,18 @@ def test_iql_losses_and_gradients():
     critic, state = algorithm.critic, with_weights(algorithm.critic.init(KEY, BATCH), False)
     q = critic.q(state, BATCH["observations"], BATCH["actions"])
     value, _, grads = gradient(critic.value_loss, state.v.params, q, BATCH)
-    close(value, record["value_loss"])
-    layers_close(grads["params"], record["value_grad"])
+    assert_close(value, record["value_loss"])
+    assert_layers_close(grads["params"], record["value_grad"])
     targets = BATCH["rewards"] + 0.9 * BATCH["masks"] * critic.v(state.v.params, BATCH["next_observations"])
     value, _, grads = gradient(critic.q_loss, state.q.params, targets, BATCH)
-    close(value, record["critic_loss"])
-    ensemble_close(grads, record["critic_grad"])
+    assert_close(value, record["critic_loss"])
+    assert_ensemble_close(grads, record["critic_grad"])
     value, _, grads = gradient(
         algorithm.extraction.loss, gaussian_params(), (), algorithm.policy, critic, state, BATCH, KEY
     )
-    close(value, record["actor_loss"])
-    layers_close(grads["network"]["params"], record["actor_grad"]["layers"])
-    close(grads["log_std"], record["actor_grad"]["log_std"])
+    assert_close(value, record["actor_loss"])
+    assert_layers_close(grads["network"]["params"], record["actor_grad"]["layers"])
+    assert_close(grads["log_std"], record["actor_grad"]["log_std"])
 
 
 def test_iql_state_after_one_update():
@@ -163,14 +163,14 @@ def test_iql_state_after_one_update():
     state = dataclasses.replace(state, critic=with_weights(state.critic, False),
                                 actor=dataclasses.replace(state.actor, params=gaussian_params()))  # fmt: skip
     state, metrics = algorithm.update(state, BATCH, KEY)
-    close(metrics["critic/v/loss"], record["value_loss"])
-    close(metrics["critic/loss"], record["critic_loss"])
-    close(metrics["actor/loss"], record["actor_loss"])
-    layers_close(state.critic.v.params["params"], record["v"])
-    ensemble_close(state.critic.q.params, record["q"])
-    ensemble_close(state.critic.target, record["q_target"])
-    layers_close(state.actor.params["network"]["params"], record["actor"]["layers"])
-    close(state.actor.params["log_std"], record["actor"]["log_std"])
+    assert_close(metrics["critic/v/loss"], record["value_loss"])
+    assert_close(metrics["critic/loss"], record["critic_loss"])
+    assert_close(metrics["actor/loss"], record["actor_loss"])
+    assert_layers_close(state.critic.v.params["params"], record["v"])
+    assert_ensemble_close(state.critic.q.params, record["q"])
+    assert_ensemble_close(state.critic.target, record["q_target"])
+    assert_layers_close(state.actor.params["network"]["params"], record["actor"]["layers"])
+    assert_close(state.actor.params["log_std"], record["actor"]["log_std"])
 
 
 def test_bc_is_the_imitation_of_iqls_actor():
@@ -180,12 +180,12 @@ def test_bc_is_the_imitation_of_iqls_actor():
     state = with_weights(critic.init(KEY, BATCH), False)
     weighted = AWR(beta=0.0).loss(params, (), policy, critic, state, BATCH, KEY)[0]
     plain, _ = Imitate().loss(params, (), policy, NoCritic(), (), BATCH, KEY)
-    close(plain, weighted)
+    assert_close(plain, weighted)
     x = np.array(RECORD["inputs"]["batch"]["observations"])
     z = (np.array(RECORD["inputs"]["batch"]["actions"]) - np.tanh(numpy_mlp(NETS["actor"], x))) / np.exp(
         RECORD["inputs"]["log_std"]
     )
-    close(plain, (0.5 * z**2 + np.array(RECORD["inputs"]["log_std"]) + 0.5 * np.log(2 * np.pi)).sum(-1).mean())
+    assert_close(plain, (0.5 * z**2 + np.array(RECORD["inputs"]["log_std"]) + 0.5 * np.log(2 * np.pi)).sum(-1).mean())
 
 
 def test_ifql(replay, monkeypatch):
@@ -194,16 +194,16 @@ def test_ifql(replay, monkeypatch):
     state, params = with_weights(critic.init(KEY, BATCH), True), mlp(NETS["flow"], False)
     q = critic.q(state, BATCH["observations"], BATCH["actions"])
     value, _, grads = gradient(critic.value_loss, state.v.params, q, BATCH)
-    close(value, record["value_loss"])
-    layers_close(grads["params"], record["value_grad"])
+    assert_close(value, record["value_loss"])
+    assert_layers_close(grads["params"], record["value_grad"])
     targets = BATCH["rewards"] + 0.9 * BATCH["masks"] * critic.v(state.v.params, BATCH["next_observations"])
     value, _, grads = gradient(critic.q_loss, state.q.params, targets, BATCH)
-    close(value, record["critic_loss"])
-    ensemble_close(grads, record["critic_grad"])
+    assert_close(value, record["critic_loss"])
+    assert_ensemble_close(grads, record["critic_grad"])
     replay(DRAWS["normal"][1], DRAWS["time"])
     value, _, grads = gradient(BestOfN().loss, params, (), policy, critic, state, BATCH, KEY)
-    close(value, record["actor_loss"])
-    layers_close(grads["params"], record["actor_grad"])
+    assert_close(value, record["actor_loss"])
+    assert_layers_close(grads["params"], record["actor_grad"])
 
     # The reference compares candidates under the online networks; give ours those as targets.
     noise = jnp.asarray(DRAWS["candidates"], jnp.float32)
@@ -218,7 +218,7 @@ def test_ifql(replay, monkeypatch):
     chosen = BestOfN(samples=5).choose(
         Numbered(action_size=A, hidden=HIDDEN), params, q, BATCH["observations"][:1], KEY
     )
-    close(chosen[0], record["chosen"])
+    assert_close(chosen[0], record["chosen"])
 
 
 # --- ReBRAC and TD3+BC --------------------------------------------------------------------------------------------
@@ -229,14 +229,14 @@ def test_rebrac(replay):
     replay(DRAWS["normal"][0])
     targets = critic.target(state, BATCH, actor_of(policy, mlp(NETS["actor_target"], False)), KEY)
     value, metrics, grads = gradient(critic.q_loss, state.q.params, targets, BATCH)
-    close(value, 2 * record["critic_loss"])
-    close(metrics["q"], record["q_mean"])
-    ensemble_close(grads, record["critic_grad"], scale=2)
+    assert_close(value, 2 * record["critic_loss"])
+    assert_close(metrics["q"], record["q_mean"])
+    assert_ensemble_close(grads, record["critic_grad"], scale=2)
     params = mlp(NETS["actor"], False)
     value, metrics, grads = gradient(DDPGBC(alpha=0.3).loss, params, (), policy, critic, state, BATCH, KEY)
-    close(value, record["actor_loss"])
-    close(metrics["imitation"], record["mse"])
-    layers_close(grads["params"], record["actor_grad"])
+    assert_close(value, record["actor_loss"])
+    assert_close(metrics["imitation"], record["mse"])
+    assert_layers_close(grads["params"], record["actor_grad"])
 
 
 def test_td3_bc(replay):
@@ -246,19 +246,19 @@ def test_td3_bc(replay):
     replay(DRAWS["normal"][0], DRAWS["normal"][0])
     targets = critic.target(state, BATCH, actor_of(policy, actor), KEY)
     value, _, grads = gradient(critic.q_loss, state.q.params, targets, BATCH)
-    close(value, record["critic_loss"])
-    ensemble_close(grads, record["critic_grad"])
+    assert_close(value, record["critic_loss"])
+    assert_ensemble_close(grads, record["critic_grad"])
     after, _ = critic.update(state, BATCH, actor_of(policy, actor), KEY)
-    ensemble_close(after.q.params, record["after"]["q"])
-    ensemble_close(critic.follow(after, 0).target, record["after"]["q_target"])
+    assert_ensemble_close(after.q.params, record["after"]["q"])
+    assert_ensemble_close(critic.follow(after, 0).target, record["after"]["q_target"])
     # The reference climbs its first network; two copies of that have it as their minimum.
     first = jax.tree.map(lambda x: jnp.stack([x[0], x[0]]), state.q.params)
     state = dataclasses.replace(state, q=dataclasses.replace(state.q, params=first))
     value, metrics, grads = gradient(
         DDPGBC(alpha=1 / (2.5 * A)).loss, mlp(NETS["actor"], False), (), policy, critic, state, BATCH, KEY
     )
-    close(metrics["imitation"] / A, record["imitation"])
-    layers_close(jax.tree.map(lambda x: 2.5 * x, grads["params"]), record["actor_grad"])
+    assert_close(metrics["imitation"] / A, record["imitation"])
+    assert_layers_close(jax.tree.map(lambda x: 2.5 * x, grads["params"]), record["actor_grad"])
 
 
 def numpy_mlp(layers: list, x):
@@ -282,10 +282,10 @@ def test_td3_bc_against_its_equations(replay):
     state, policy = with_weights(critic.init(KEY, BATCH), False), Deterministic(action_size=A, hidden=HIDDEN)
     replay(DRAWS["normal"][0])
     targets = critic.target(state, BATCH, actor_of(policy, mlp(NETS["actor_target"], False)), KEY)
-    close(targets, y)
+    assert_close(targets, y)
     value, _, grads = gradient(critic.q_loss, state.q.params, targets, BATCH)
-    close(value, (errors**2).mean(1).sum())
-    close(grads["params"]["VmapMLP_0"]["Dense_2"]["bias"][:, 0], 2 * errors.mean(1))
+    assert_close(value, (errors**2).mean(1).sum())
+    assert_close(grads["params"]["VmapMLP_0"]["Dense_2"]["bias"][:, 0], 2 * errors.mean(1))
 
     def actor_loss(layers, weight=None):  # the paper's, with Q the minimum of two
         a = np.tanh(numpy_mlp(layers, data["observations"]))
@@ -297,13 +297,13 @@ def test_td3_bc_against_its_equations(replay):
     value, _, grads = gradient(
         DDPGBC(alpha=1 / (2.5 * A)).loss, mlp(NETS["actor"], False), (), policy, critic, state, BATCH, KEY
     )
-    close(2.5 * value, loss)
+    assert_close(2.5 * value, loss)
     for i in range(A):
         up, down = (json.loads(json.dumps(NETS["actor"])) for _ in range(2))
         up[-1]["bias"][i] += 1e-5
         down[-1]["bias"][i] -= 1e-5
         slope = (actor_loss(up, weight)[0] - actor_loss(down, weight)[0]) / 2e-5
-        close(2.5 * grads["params"]["Dense_2"]["bias"][i], slope)
+        assert_close(2.5 * grads["params"]["Dense_2"]["bias"][i], slope)
 
 
 # --- FQL ----------------------------------------------------------------------------------------------------------
@@ -314,22 +314,22 @@ def test_fql(replay, name, normalise):
     critic = TD(discount=0.9, backup="mean", aggregate="mean", **GELU)
     state = with_weights(critic.init(KEY, BATCH), True)
     noise = jnp.asarray(DRAWS["normal"][0], jnp.float32)
-    close(policy.flow.latent(params["flow"], BATCH["observations"], noise), record["flow_actions"])
+    assert_close(policy.flow.latent(params["flow"], BATCH["observations"], noise), record["flow_actions"])
     replay(DRAWS["normal"][0], ZERO)
     targets = critic.target(state, BATCH, actor_of(policy, params), KEY)
     value, metrics, grads = gradient(critic.q_loss, state.q.params, targets, BATCH)
-    close(value, 2 * record["critic_loss"])
-    close(metrics["q"], record["q_mean"])
-    ensemble_close(grads, record["critic_grad"], scale=2)
+    assert_close(value, 2 * record["critic_loss"])
+    assert_close(metrics["q"], record["q_mean"])
+    assert_ensemble_close(grads, record["critic_grad"], scale=2)
     replay(DRAWS["normal"][1], DRAWS["time"], DRAWS["normal"][2])
     extraction = Distil(alpha=2.5, normalise=normalise)
     value, metrics, grads = gradient(extraction.loss, params, (), policy, critic, state, BATCH, KEY)
-    close(value, record["actor_loss"])
-    close(metrics["flow_matching"], record["flow"])
-    close(metrics["distillation"], record["distill"])
-    close(metrics["q"], record["q"])
-    layers_close(grads["flow"]["params"], record["flow_grad"])
-    layers_close(grads["one_step"]["params"], record["one_step_grad"])
+    assert_close(value, record["actor_loss"])
+    assert_close(metrics["flow_matching"], record["flow"])
+    assert_close(metrics["distillation"], record["distill"])
+    assert_close(metrics["q"], record["q"])
+    assert_layers_close(grads["flow"]["params"], record["flow_grad"])
+    assert_layers_close(grads["one_step"]["params"], record["one_step_grad"])
 
 
 # --- SAC and RLPD -------------------------------------------------------------------------------------------------
@@ -340,22 +340,22 @@ def test_sac(replay):
     state = with_weights(critic.init(KEY, BATCH), True)
     extraction = MaxEnt(initial_temperature=float(np.exp(-0.4)), target_entropy=-0.5)
     aux = extraction.init()
-    close(extraction.temperature(aux), record["alpha"])
+    assert_close(extraction.temperature(aux), record["alpha"])
     replay(DRAWS["normal"][0])
     targets = critic.target(state, BATCH, actor_of(policy, params, extraction.temperature(aux)), KEY)
     value, metrics, grads = gradient(critic.q_loss, state.q.params, targets, BATCH)
-    close(value, 2 * record["critic_loss"])
-    ensemble_close(grads, record["critic_grad"], scale=2)
+    assert_close(value, 2 * record["critic_loss"])
+    assert_ensemble_close(grads, record["critic_grad"], scale=2)
     replay(DRAWS["normal"][1])
     value, metrics, grads = gradient(extraction.loss, params, aux, policy, critic, state, BATCH, KEY)
-    close(value, record["actor_loss"])
-    close(metrics["entropy"], record["entropy"])
-    close(metrics["q"], record["q"])
-    layers_close(grads["network"]["params"], record["actor_grad"])
+    assert_close(value, record["actor_loss"])
+    assert_close(metrics["entropy"], record["entropy"])
+    assert_close(metrics["q"], record["q"])
+    assert_layers_close(grads["network"]["params"], record["actor_grad"])
     excess = metrics["entropy"] - metrics["target_entropy"]
     value, _, slope = gradient(extraction.temperature_loss, aux.params, excess)
-    close(value, record["alpha_loss"])
-    close(slope, record["log_alpha_grad"])
+    assert_close(value, record["alpha_loss"])
+    assert_close(slope, record["log_alpha_grad"])
 
 
 @pytest.mark.parametrize("chosen", [0, 1])
@@ -371,17 +371,17 @@ def test_rlpd(replay, monkeypatch, chosen):
     replay(DRAWS["normal"][0])
     targets = critic.target(state, BATCH, actor_of(policy, params, extraction.temperature(aux)), KEY)
     value, _, grads = gradient(critic.q_loss, state.q.params, targets, BATCH)
-    close(value, 2 * record[f"critic_{chosen}"]["loss"])
-    ensemble_close(grads, record[f"critic_{chosen}"]["grad"], scale=2)
+    assert_close(value, 2 * record[f"critic_{chosen}"]["loss"])
+    assert_ensemble_close(grads, record[f"critic_{chosen}"]["grad"], scale=2)
     replay(DRAWS["normal"][1])
     value, metrics, grads = gradient(extraction.loss, params, aux, policy, critic, state, BATCH, KEY)
-    close(value, record["actor_loss"])
-    close(metrics["entropy"], record["entropy"])
-    layers_close(grads["network"]["params"], record["actor_grad"])
+    assert_close(value, record["actor_loss"])
+    assert_close(metrics["entropy"], record["entropy"])
+    assert_layers_close(grads["network"]["params"], record["actor_grad"])
     excess = metrics["entropy"] - metrics["target_entropy"]
     value, _, slope = gradient(extraction.temperature_loss, aux.params, excess)
-    close(value, record["temperature_loss"])
-    close(slope, record["log_alpha_grad"])
+    assert_close(value, record["temperature_loss"])
+    assert_close(slope, record["log_alpha_grad"])
 
 
 # --- CQL and Cal-QL -----------------------------------------------------------------------------------------------
@@ -419,21 +419,21 @@ def test_cql_and_cal_ql(replay, monkeypatch, name):
     with monkeypatch.context() as patch:  # untraced, so that what the loss is given can be kept
         patch.setattr(jax.lax, "cond", lambda turn, yes, no, *args: (yes if turn else no)(*args))
         _, metrics = critic.update(state, BATCH, actor, KEY)
-    close(metrics["td"], record["qf1_bellman_loss"] + record["qf2_bellman_loss"])
-    close(metrics["gap"], (record["cql_qf1_diff"] + record["cql_qf2_diff"]) / 2)
-    close(metrics["loss"], record["qf1_loss"] + record["qf2_loss"])
+    assert_close(metrics["td"], record["qf1_bellman_loss"] + record["qf2_bellman_loss"])
+    assert_close(metrics["gap"], (record["cql_qf1_diff"] + record["cql_qf2_diff"]) / 2)
+    assert_close(metrics["loss"], record["qf1_loss"] + record["qf2_loss"])
     grads = jax.grad(lambda p: loss(critic, p, *seen["args"])[0])(state.q.params)
-    ensemble_close(grads, record["critic_grad"])
+    assert_ensemble_close(grads, record["critic_grad"])
     if critic.lagrange:
         value, _, slope = gradient(critic.multiplier_loss, state.multiplier.params, metrics["gap"])
-        close(value, record["alpha_prime_loss"])
-        close(slope, record["log_alpha_prime_grad"])
+        assert_close(value, record["alpha_prime_loss"])
+        assert_close(slope, record["log_alpha_prime_grad"])
 
     extraction = MaxEnt(initial_temperature=record["alpha"])
     replay(DRAWS["normal"][0])
     value, _, grads = gradient(extraction.loss, params, extraction.init(), policy, critic, state, BATCH, KEY)
-    close(value, record["policy_loss"])
-    layers_close(grads["network"]["params"], record["policy_grad"])
+    assert_close(value, record["policy_loss"])
+    assert_layers_close(grads["network"]["params"], record["policy_grad"])
 
 
 # --- PA-RL --------------------------------------------------------------------------------------------------------
@@ -459,15 +459,15 @@ def test_pa_rl_optimises_actions():
     critic, state = pa_rl_critic()
     extraction, q = ActionOptimisation(**PA_RL["settings"]), lambda s, a: critic.q(state, s, a)
     for name, recorded in (("observations", "chosen"), ("next_observations", "next_chosen")):
-        close(extraction.select(q, BATCH[name], pa_rl_proposals()[name]), PA_RL[recorded])
+        assert_close(extraction.select(q, BATCH[name], pa_rl_proposals()[name]), PA_RL[recorded])
     extraction = dataclasses.replace(extraction, distil="all")
     prepared, chosen = extraction.optimise(q, BATCH, pa_rl_proposals(), KEY, 0)
-    close(chosen["observations"], PA_RL["chosen"])
-    close(chosen["next_observations"], PA_RL["next_chosen"])
+    assert_close(chosen["observations"], PA_RL["chosen"])
+    assert_close(chosen["next_observations"], PA_RL["next_chosen"])
     # There the worst comes first and the recorded action last; here the best comes first.
     order = [1, 0, 2]
-    close(prepared["targets"], np.swapaxes(PA_RL["candidates"], 0, 1)[order])
-    close(prepared["weights"], np.asarray(jax.nn.softmax(np.array(PA_RL["logits"]).T[order], axis=0)))
+    assert_close(prepared["targets"], np.swapaxes(PA_RL["candidates"], 0, 1)[order])
+    assert_close(prepared["weights"], np.asarray(jax.nn.softmax(np.array(PA_RL["logits"]).T[order], axis=0)))
 
 
 def test_pa_rl_critic(replay, monkeypatch):
@@ -481,11 +481,11 @@ def test_pa_rl_critic(replay, monkeypatch):
     monkeypatch.setattr(jax.lax, "cond", lambda _, conservative, plain, *args: conservative(*args))  # nothing traced
     replay(DRAWS["uniform"].swapaxes(0, 1))
     _, metrics = critic.update(state, BATCH, Actor(None, (), None, chosen=chosen), KEY)
-    close(metrics["td"], 2 * PA_RL["td_loss"])
-    close(metrics["gap"], PA_RL["cql_loss"] + np.log(3 * N + 1))
-    close(metrics["loss"], 2 * (PA_RL["critic_loss"] + 2.5 * np.log(3 * N + 1)))
+    assert_close(metrics["td"], 2 * PA_RL["td_loss"])
+    assert_close(metrics["gap"], PA_RL["cql_loss"] + np.log(3 * N + 1))
+    assert_close(metrics["loss"], 2 * (PA_RL["critic_loss"] + 2.5 * np.log(3 * N + 1)))
     grads = jax.grad(lambda p: loss(critic, p, *seen["args"])[0])(state.q.params)["params"]["VmapMLP_0"]
     output = grads.pop("Dense_2")
-    ensemble_close({"params": {"VmapMLP_0": grads}}, PA_RL["critic_grad"], scale=2)
+    assert_ensemble_close({"params": {"VmapMLP_0": grads}}, PA_RL["critic_grad"], scale=2)
     for name in ("kernel", "bias"):
-        close(output[name].sum(0), 2 * np.array(PA_RL["shared_output_grad"][name]))
+        assert_close(output[name].sum(0), 2 * np.array(PA_RL["shared_output_grad"][name]))

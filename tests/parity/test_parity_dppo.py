@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_diffusion import NETS, plain, trees_close
-from test_parity import BATCH, HIDDEN, KEY, A, close, gradient, replay  # noqa: F401
+from test_diffusion import NETS, assert_trees_close, plain
+from test_parity import BATCH, HIDDEN, KEY, A, assert_close, gradient, replay  # noqa: F401
 
 from understudy.algorithms.dppo import DPPO, DPPOState
 from understudy.core import Net
@@ -28,9 +28,9 @@ STATE = DPPOState(actor=Net(params=scaled(0.9), opt=()), base=scaled(1.0), value
 def test_what_it_plays(replay, greedy):  # noqa: F811
     replay(DRAWS["start"], DRAWS["noise"])
     actions, carry = ALGORITHM.act(STATE, BATCH["observations"], KEY, greedy=greedy)
-    close(actions, np.clip(RECORD["greedy" if greedy else "actions"], -1, 1))
+    assert_close(actions, np.clip(RECORD["greedy" if greedy else "actions"], -1, 1))
     if not greedy:
-        close(carry["chain"], RECORD["chain"])
+        assert_close(carry["chain"], RECORD["chain"])
 
 
 def test_policy_gradient():
@@ -38,9 +38,9 @@ def test_policy_gradient():
     chain, advantages = jnp.asarray(RECORD["chain"], jnp.float32), np.repeat(DRAWS["advantages"], 3)
     advantages = ((advantages - advantages.mean()) / advantages.std(ddof=1))[::3]
     mean = np.clip(RECORD["log_probs"], -5, 2).mean(-1)
-    close(ALGORITHM.log_probs(scaled(0.9), BATCH["observations"], chain), mean)
+    assert_close(ALGORITHM.log_probs(scaled(0.9), BATCH["observations"], chain), mean)
     batch = BATCH | {"chain": chain, "advantages": jnp.asarray(advantages, jnp.float32)}
     value, metrics, grads = gradient(ALGORITHM.policy_loss, scaled(1.1), scaled(0.9), batch, KEY)
-    close(value, RECORD["loss"])
-    close(metrics["clipped"], RECORD["clipped"])
-    trees_close(grads, plain(RECORD["grad"]))
+    assert_close(value, RECORD["loss"])
+    assert_close(metrics["clipped"], RECORD["clipped"])
+    assert_trees_close(grads, plain(RECORD["grad"]))

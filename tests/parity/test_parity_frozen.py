@@ -18,11 +18,11 @@ from test_parity import (
     NETS,
     A,
     actor_of,
-    close,
+    assert_close,
+    assert_ensemble_close,
+    assert_layers_close,
     ensemble,
-    ensemble_close,
     gradient,
-    layers_close,
     mlp,
     numpy_mlp,
     with_weights,
@@ -71,21 +71,23 @@ def test_ro2o(replay, monkeypatch):  # noqa: F811
     far_normal = OWN["far_normal"].reshape(4, 3, A).swapaxes(0, 1).reshape(12, A)  # theirs is row-major
     replay(DRAWS["normal"][0], around("near"), around("far"), far_normal)
     _, metrics = critic.update(state, BATCH, actor_of(policy, params, ALPHA), KEY)
-    close(metrics["td"], record["critic"]["td"])
-    close(1e-4 * metrics["smoothness"], record["critic"]["smooth"])
-    close(0.5 * metrics["ood"], record["critic"]["ood"])
-    close(metrics["loss"], record["critic"]["loss"])
-    ensemble_close(jax.grad(lambda p: loss(critic, p, *found["args"])[0])(state.q.params), record["critic"]["grad"])
+    assert_close(metrics["td"], record["critic"]["td"])
+    assert_close(1e-4 * metrics["smoothness"], record["critic"]["smooth"])
+    assert_close(0.5 * metrics["ood"], record["critic"]["ood"])
+    assert_close(metrics["loss"], record["critic"]["loss"])
+    assert_ensemble_close(
+        jax.grad(lambda p: loss(critic, p, *found["args"])[0])(state.q.params), record["critic"]["grad"]
+    )
     alone = lambda p: 1e-4 * loss(critic, p, *found["args"])[1]["smoothness"]
-    ensemble_close(jax.grad(alone)(state.q.params), record["smooth"]["grad"])
+    assert_ensemble_close(jax.grad(alone)(state.q.params), record["smooth"]["grad"])
 
     extraction = SmoothMaxEnt(samples=3, epsilon=0.2, smoothness=0.7, initial_temperature=ALPHA)
     replay(DRAWS["normal"][1], around("near"))
     value, metrics, grads = gradient(extraction.loss, params, extraction.init(), policy, critic, state, BATCH, KEY)
-    close(metrics["change"], record["actor"]["change"])
-    close(metrics["entropy"], record["actor"]["entropy"])
-    close(value, record["actor"]["loss"])
-    layers_close(grads["network"]["params"], record["actor"]["grad"])
+    assert_close(metrics["change"], record["actor"]["change"])
+    assert_close(metrics["entropy"], record["actor"]["entropy"])
+    assert_close(value, record["actor"]["loss"])
+    assert_layers_close(grads["network"]["params"], record["actor"]["grad"])
 
 
 # --- ResFiT -------------------------------------------------------------------------------------------------------
@@ -110,16 +112,16 @@ def test_resfit(replay):  # noqa: F811
     state = with_weights(critic.init(KEY, BATCH), True)
     replay(DRAWS["normal"][0])
     targets = critic.target(state, BATCH, actor_of(policy, params), KEY)
-    close(targets, record["critic"]["target"])
+    assert_close(targets, record["critic"]["target"])
     one = dataclasses.replace(critic, ensemble=1, subset=0)
     value, _, grads = gradient(one.q_loss, ensemble(NETS["q"][:1], True), targets, BATCH)
-    close(value, record["critic"]["loss"])
-    ensemble_close(grads, record["critic"]["grad"])
+    assert_close(value, record["critic"]["loss"])
+    assert_ensemble_close(grads, record["critic"]["grad"])
 
-    close(policy.rsample(params, BATCH["observations"], KEY), record["actor"]["combined"])
+    assert_close(policy.rsample(params, BATCH["observations"], KEY), record["actor"]["combined"])
     value, _, grads = gradient(DDPGBC(alpha=0.0, normalise=False).loss, params, (), policy, critic, state, BATCH, KEY)
-    close(value, record["actor"]["loss"])
-    layers_close(grads["residual"]["params"], record["actor"]["grad"])
+    assert_close(value, record["actor"]["loss"])
+    assert_layers_close(grads["residual"]["params"], record["actor"]["grad"])
 
 
 # --- DSRL ---------------------------------------------------------------------------------------------------------
@@ -144,18 +146,18 @@ def test_dsrl(replay, monkeypatch):  # noqa: F811
     on_noise, distillation = seen(monkeypatch, NoiseAliasedCritic, "distillation_loss")
     replay(DRAWS["normal"][0], DRAWS["normal"][2])
     _, metrics = critic.update(state, BATCH, actor_of(policy, params, record["alpha"]), KEY)
-    close(metrics["loss"], 2 * record["critic_loss"])
-    close(metrics["noise/loss"], 2 * record["noise_loss"])
+    assert_close(metrics["loss"], 2 * record["critic_loss"])
+    assert_close(metrics["noise/loss"], 2 * record["noise_loss"])
     grads = jax.grad(lambda p: q_loss(critic, p, *on_actions["args"])[0])(state.q.params)
-    ensemble_close(grads, record["critic_grad"], scale=2)
+    assert_ensemble_close(grads, record["critic_grad"], scale=2)
     grads = jax.grad(lambda p: distillation(critic, p, *on_noise["args"])[0])(noise)
-    ensemble_close(per_noise(grads, 1 / bound), record["noise_grad"], scale=2)
+    assert_ensemble_close(per_noise(grads, 1 / bound), record["noise_grad"], scale=2)
 
     extraction = NoiseMaxEnt(initial_temperature=record["alpha"], imitation=0.0)
     replay(DRAWS["normal"][1], *[DRAWS["normal"][3], DRAWS["time"], DRAWS["normal"][4]])  # the last three imitate
     value, _, grads = gradient(extraction.loss, params, extraction.init(), policy, critic, state, BATCH, KEY)
-    close(value, record["actor_loss"])
-    layers_close(grads["steering"]["network"]["params"], record["actor_grad"])
+    assert_close(value, record["actor_loss"])
+    assert_layers_close(grads["steering"]["network"]["params"], record["actor_grad"])
     assert all(float(jnp.abs(g).max()) == 0 for g in jax.tree.leaves(grads["base"]))
 
 
@@ -214,15 +216,15 @@ def test_parrot_against_its_equations(request):
     actions = numpy_flow(couplings, data["observations"], DRAWS["normal"][1])
     known = jnp.asarray(actions, jnp.float32)
     log_prob = numpy_log_prob(couplings, data["observations"], actions)
-    close(prior.log_prob(params["base"], BATCH["observations"], known), log_prob)
+    assert_close(prior.log_prob(params["base"], BATCH["observations"], known), log_prob)
     imitation, grads = jax.value_and_grad(lambda p: policy.loss(p, BATCH["observations"], known, KEY).mean())(params)
-    close(imitation, -log_prob.mean())
+    assert_close(imitation, -log_prob.mean())
 
     def likelihood(i, by):
         return -numpy_log_prob([*couplings[:2], nudged(couplings[2], i, by)], data["observations"], actions).mean()
 
     slopes = [(likelihood(i, 1e-5) - likelihood(i, -1e-5)) / 2e-5 for i in range(4)]
-    close(grads["base"]["coupling_2"]["params"]["Dense_2"]["bias"], slopes)
+    assert_close(grads["base"]["coupling_2"]["params"]["Dense_2"]["bias"], slopes)
 
     # SAC in the latent space: w = tanh(u) of a Gaussian, z = 1.2 w, a = clip(f(z; s)).
     def steer(layers, s, eps):
@@ -238,7 +240,7 @@ def test_parrot_against_its_equations(request):
     soft = q_of(NETS["q_target"], data["next_observations"], following) - ALPHA * log_next
     load(DRAWS["normal"][0])
     actor = Actor(policy, params, None, ALPHA)
-    close(critic.target(state, BATCH, actor, KEY), data["rewards"] + 0.9 * data["masks"] * soft)
+    assert_close(critic.target(state, BATCH, actor, KEY), data["rewards"] + 0.9 * data["masks"] * soft)
 
     def sac_loss(layers):
         a, log_probs = steer(layers, data["observations"], DRAWS["normal"][1])
@@ -249,7 +251,7 @@ def test_parrot_against_its_equations(request):
     batch = BATCH | {"actions": known}
     load(DRAWS["normal"][1])
     value, _, both = gradient(extraction.loss, params, extraction.init(), policy, critic, state, batch, KEY)
-    close(value, sac_loss(gauss) - 0.5 * log_prob.mean())
+    assert_close(value, sac_loss(gauss) - 0.5 * log_prob.mean())
     slopes = [(sac_loss(nudged(gauss, i, 1e-5)) - sac_loss(nudged(gauss, i, -1e-5))) / 2e-5 for i in range(4)]
-    close(both["steering"]["network"]["params"]["Dense_2"]["bias"], slopes)
-    jax.tree.map(lambda x, y: close(x, 0.5 * y) if np.abs(y).max() else None, both["base"], grads["base"])
+    assert_close(both["steering"]["network"]["params"]["Dense_2"]["bias"], slopes)
+    jax.tree.map(lambda x, y: assert_close(x, 0.5 * y) if np.abs(y).max() else None, both["base"], grads["base"])

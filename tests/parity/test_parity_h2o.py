@@ -9,7 +9,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from test_parity import BATCH, HIDDEN, KEY, close, ensemble_close, layers_close, mlp, with_weights
+from test_parity import BATCH, HIDDEN, KEY, assert_close, assert_ensemble_close, assert_layers_close, mlp, with_weights
 from test_parity import replay as replay  # a fixture
 
 from understudy.algorithm import Actor
@@ -33,15 +33,15 @@ def test_h2o(replay, monkeypatch):  # noqa: F811
     actor = Actor(None, (), lambda s, key: jnp.asarray(DRAWS["next_actions"], jnp.float32))
     still = dataclasses.replace(critic, classifier_rate=0.0)
     _, metrics = still.update(state, BATCH, actor, KEY)
-    close(metrics["pair"], H2O["pair"])
-    close(metrics["triple"], H2O["triple"])
+    assert_close(metrics["pair"], H2O["pair"])
+    assert_close(metrics["triple"], H2O["triple"])
     grads = jax.grad(lambda p: classify(critic, p, *found["classify"])[0])(classifiers)
     for name in ("c", "d"):
-        layers_close(grads[name]["params"], H2O[f"grad_{name}"])
+        assert_layers_close(grads[name]["params"], H2O[f"grad_{name}"])
     _, ratio, gaps, real, *_ = found["loss"]
     assert real.tolist() == [True, True, False, False]
-    close(ratio[2:], np.clip(H2O["ratio"], 1e-5, 1.0))
-    close(gaps[2:], H2O["gaps"])
-    close(metrics["td"], sum(H2O["td"]))
-    close(metrics["penalty"], sum(H2O["penalty"]))
-    ensemble_close(jax.grad(lambda p: loss(critic, p, *found["loss"])[0])(state.q.params), H2O["grad_q"])
+    assert_close(ratio[2:], np.clip(H2O["ratio"], 1e-5, 1.0))
+    assert_close(gaps[2:], H2O["gaps"])
+    assert_close(metrics["td"], sum(H2O["td"]))
+    assert_close(metrics["penalty"], sum(H2O["penalty"]))
+    assert_ensemble_close(jax.grad(lambda p: loss(critic, p, *found["loss"])[0])(state.q.params), H2O["grad_q"])

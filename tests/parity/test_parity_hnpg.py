@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_parity import HIDDEN, close, layers_close, mlp
+from test_parity import HIDDEN, assert_close, assert_layers_close, mlp
 
 from understudy.algorithms.hnpg import HNPG
 from understudy.core import adam, descend, net
@@ -29,9 +29,9 @@ def test_thirty_steps_of_the_critic_on_returns_and_on_data():
     args = (algorithm.q_loss, played, DATA["returns"], batch, DATA["targets"])
     for _ in range(algorithm.critic_steps):
         q, metrics = descend(q, adam(algorithm.learning_rate), *args)
-    close(metrics["online"], RUN["online"])
-    close(metrics["data"], RUN["data"])
-    layers_close(q.params["params"], RUN["q"])
+    assert_close(metrics["online"], RUN["online"])
+    assert_close(metrics["data"], RUN["data"])
+    assert_layers_close(q.params["params"], RUN["q"])
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
@@ -43,8 +43,8 @@ def test_the_step_of_the_policy(size):
         log_prob, params, DATA["advantages"], expected["max_kl"], 0.1, 10
     )
     assert (float(metrics["share"]) == 1.0) == (size == "small")
-    close(metrics["gain"], expected["gain"])
-    layers_close(after["network"]["params"], expected["policy"])
-    close(after["log_std"], expected["log_std"])
+    assert_close(metrics["gain"], expected["gain"])
+    assert_layers_close(after["network"]["params"], expected["policy"])
+    assert_close(after["log_std"], expected["log_std"])
     moved = np.concatenate([np.ravel(x) - np.ravel(y) for x, y in zip(*map(jax.tree.leaves, (after, params)))])
     assert np.abs(moved).max() > 0.05

@@ -9,7 +9,17 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from test_parity import BATCH, HIDDEN, KEY, close, ensemble_close, iql_algorithm, layers_close, mlp, with_weights
+from test_parity import (
+    BATCH,
+    HIDDEN,
+    KEY,
+    assert_close,
+    assert_ensemble_close,
+    assert_layers_close,
+    iql_algorithm,
+    mlp,
+    with_weights,
+)
 from test_parity_frozen import seen
 
 from understudy.algorithm import ActorCritic
@@ -27,7 +37,7 @@ def of_many(mean, variance) -> Moments:
 def test_running_moments():
     moments = Moments.of(BATCH["observations"]).add(BATCH["observations"]).add(BATCH["next_observations"])
     for name in ("mean", "variance", "count"):
-        close(getattr(moments, name), RECORD["running"][name])
+        assert_close(getattr(moments, name), RECORD["running"][name])
 
 
 def test_ooo(monkeypatch):
@@ -47,13 +57,13 @@ def test_ooo(monkeypatch):
     monkeypatch.setattr(jax.random, "bernoulli", lambda key, p, shape: jnp.asarray(RECORD["mask"]) < p)
     state, metrics = algorithm.update(state, BATCH, KEY)
 
-    close((given["args"][0]["rewards"] - BATCH["rewards"]) / 2, RECORD["bonus"])
-    close(metrics["bonus/bonus"], np.mean(RECORD["bonus"]))
-    close(metrics["bonus/loss"], RECORD["rnd_loss"])
+    assert_close((given["args"][0]["rewards"] - BATCH["rewards"]) / 2, RECORD["bonus"])
+    assert_close(metrics["bonus/bonus"], np.mean(RECORD["bonus"]))
+    assert_close(metrics["bonus/loss"], RECORD["rnd_loss"])
     grads = jax.grad(lambda p: distillation(algorithm, p, *learned["args"])[0])(mlp(RECORD["predictor"], False))
-    layers_close(grads["params"], RECORD["rnd_grad"])
-    close(metrics["critic/v/loss"], RECORD["value_loss"])
-    close(metrics["critic/target"], RECORD["backup"])
-    close(metrics["critic/loss"], 2 * RECORD["critic_loss"])  # theirs is a mean over the ensemble
-    layers_close(state.inner.critic.v.params["params"], RECORD["after"]["v"])
-    ensemble_close(state.inner.critic.q.params, RECORD["after"]["q"])
+    assert_layers_close(grads["params"], RECORD["rnd_grad"])
+    assert_close(metrics["critic/v/loss"], RECORD["value_loss"])
+    assert_close(metrics["critic/target"], RECORD["backup"])
+    assert_close(metrics["critic/loss"], 2 * RECORD["critic_loss"])  # theirs is a mean over the ensemble
+    assert_layers_close(state.inner.critic.v.params["params"], RECORD["after"]["v"])
+    assert_ensemble_close(state.inner.critic.q.params, RECORD["after"]["q"])

@@ -9,7 +9,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from test_parity import HIDDEN, KEY, NETS, A, close, gaussian_params, gradient, layers_close, mlp
+from test_parity import HIDDEN, KEY, NETS, A, assert_close, assert_layers_close, gaussian_params, gradient, mlp
 
 from understudy.algorithms.ppo import PPO
 from understudy.policies.gaussian import Gaussian
@@ -40,20 +40,20 @@ def begun():
 def test_ppo_advantages():
     """Two of the three lanes end, by terminations; theirs takes a time-out for one."""
     _, state = begun()
-    close(state.rollout.advantages, RECORD["advantages"])
-    close(state.rollout.returns, RECORD["returns"])
+    assert_close(state.rollout.advantages, RECORD["advantages"])
+    assert_close(state.rollout.returns, RECORD["returns"])
 
 
 def test_ppo_losses():
     algorithm, state = begun()
     _, batch = state.rollout.minibatch(0, 1, KEY)
     value, metrics, grads = gradient(algorithm.policy_loss, PARAMS, state.old, batch, KEY)
-    close(UNBIASED * metrics["surrogate"], RECORD["surrogate"])
-    close(value, -metrics["surrogate"])
-    close(metrics["clipped"], RECORD["clipped"])
+    assert_close(UNBIASED * metrics["surrogate"], RECORD["surrogate"])
+    assert_close(value, -metrics["surrogate"])
+    assert_close(metrics["clipped"], RECORD["clipped"])
     grads = jax.tree.map(lambda g: UNBIASED * g, grads)
-    layers_close(grads["network"]["params"], RECORD["actor_grad"]["layers"])
-    close(grads["log_std"], RECORD["actor_grad"]["log_std"])
+    assert_layers_close(grads["network"]["params"], RECORD["actor_grad"]["layers"])
+    assert_close(grads["log_std"], RECORD["actor_grad"]["log_std"])
     value, _, grads = gradient(algorithm.value_loss, state.value.params, batch)
-    close(value, 2 * RECORD["value_loss"])
-    layers_close(jax.tree.map(lambda g: g / 2, grads["params"]), RECORD["value_grad"])
+    assert_close(value, 2 * RECORD["value_loss"])
+    assert_layers_close(jax.tree.map(lambda g: g / 2, grads["params"]), RECORD["value_grad"])

@@ -8,7 +8,19 @@ import pathlib
 
 import jax.numpy as jnp
 import numpy as np
-from test_parity import GELU, HIDDEN, KEY, A, actor_of, close, ensemble, ensemble_close, gradient, layers_close, mlp
+from test_parity import (
+    GELU,
+    HIDDEN,
+    KEY,
+    A,
+    actor_of,
+    assert_close,
+    assert_ensemble_close,
+    assert_layers_close,
+    ensemble,
+    gradient,
+    mlp,
+)
 from test_parity import replay as replay  # a fixture
 
 from understudy import extractions
@@ -61,8 +73,8 @@ def test_chunks_are_those_of_the_authors():
     """Two whole ones of the first trajectory, one that ends with a termination, one of the second's beginning."""
     ours, theirs = chunks(), RECORD["batch"]
     for name in ("observations", "actions", "rewards", "next_observations"):
-        close(ours[name], theirs[name])
-    close(0.9 * ours["masks"], 0.9**CHUNK * np.array(theirs["masks"]))  # one discount is the critic's
+        assert_close(ours[name], theirs[name])
+    assert_close(0.9 * ours["masks"], 0.9**CHUNK * np.array(theirs["masks"]))  # one discount is the critic's
     assert theirs["masks"] == [1, 1, 0, 1]
 
 
@@ -75,17 +87,17 @@ def test_qc(request, monkeypatch):
     backup = list(DRAWS["backup"].swapaxes(0, 1))
     choose = lambda s, key: inner._choose(state, flow, s, key)
     replay(*backup)
-    close(choose(batch["next_observations"], KEY), record["chosen"])
+    assert_close(choose(batch["next_observations"], KEY), record["chosen"])
     replay(*backup, ZERO)
     targets = inner.critic.target(state.critic, batch, Actor(inner.policy, flow, choose), KEY)
     value, metrics, grads = gradient(inner.critic.q_loss, state.critic.q.params, targets, batch)
-    close(value, 2 * record["critic_loss"])
-    close(metrics["q"], record["q_mean"])
-    ensemble_close(grads, record["critic_grad"], scale=2)
+    assert_close(value, 2 * record["critic_loss"])
+    assert_close(metrics["q"], record["q_mean"])
+    assert_ensemble_close(grads, record["critic_grad"], scale=2)
     replay(DRAWS["noise"][0], DRAWS["time"])
     value, _, grads = gradient(inner.extraction.loss, flow, (), inner.policy, inner.critic, state.critic, batch, KEY)
-    close(value, record["actor_loss"])
-    layers_close(grads["params"], record["flow_grad"])
+    assert_close(value, record["actor_loss"])
+    assert_layers_close(grads["params"], record["flow_grad"])
 
 
 def test_qc_after_one_update(request, monkeypatch):
@@ -96,8 +108,8 @@ def test_qc_after_one_update(request, monkeypatch):
     replay = request.getfixturevalue("replay")  # from here on random numbers are the recorded ones
     replay(*DRAWS["backup"].swapaxes(0, 1), ZERO, DRAWS["noise"][0], DRAWS["time"])
     state, _ = algorithm.update(state, chunks(), KEY)
-    ensemble_close(state.critic.q.params, record["q"])
-    layers_close(state.actor.params["params"], record["flow"])
+    assert_ensemble_close(state.critic.q.params, record["q"])
+    assert_layers_close(state.actor.params["params"], record["flow"])
 
 
 def test_qc_fql(request):
@@ -109,14 +121,14 @@ def test_qc_fql(request):
     replay(DRAWS["noise"][2], ZERO)
     targets = inner.critic.target(state.critic, batch, actor_of(inner.policy, params), KEY)
     value, _, grads = gradient(inner.critic.q_loss, state.critic.q.params, targets, batch)
-    close(value, 2 * record["critic_loss"])
-    ensemble_close(grads, record["critic_grad"], scale=2)
+    assert_close(value, 2 * record["critic_loss"])
+    assert_ensemble_close(grads, record["critic_grad"], scale=2)
     replay(DRAWS["noise"][0], DRAWS["time"], DRAWS["noise"][1])
     value, metrics, grads = gradient(
         inner.extraction.loss, params, (), inner.policy, inner.critic, state.critic, batch, KEY
     )
-    close(value, record["actor_loss"])
-    close(metrics["flow_matching"], record["flow"])
-    close(metrics["distillation"], record["distill"])
-    layers_close(grads["flow"]["params"], record["flow_grad"])
-    layers_close(grads["one_step"]["params"], record["one_step_grad"])
+    assert_close(value, record["actor_loss"])
+    assert_close(metrics["flow_matching"], record["flow"])
+    assert_close(metrics["distillation"], record["distill"])
+    assert_layers_close(grads["flow"]["params"], record["flow_grad"])
+    assert_layers_close(grads["one_step"]["params"], record["one_step_grad"])

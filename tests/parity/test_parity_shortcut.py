@@ -8,7 +8,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from test_parity import HIDDEN, KEY, A, close, gradient, layers_close, mlp
+from test_parity import HIDDEN, KEY, A, assert_close, assert_layers_close, gradient, mlp
 from test_parity import replay as replay  # a fixture
 
 from understudy.policies.shortcut import Shortcut
@@ -29,7 +29,7 @@ def test_shortcut(replay, monkeypatch):  # noqa: F811
     params, observations = mlp(RECORD["net"], False), recorded("observations", SOURCE)
     times = recorded("times", ROWS)[:, None]
     jumps = POLICY.jump(params, observations[::4], recorded("x", slice(3)), times[::4], LEVELS[::4])
-    close(jumps, RECORD["target"][:3])
+    assert_close(jumps, RECORD["target"][:3])
 
     monkeypatch.setattr(jax.random, "randint", lambda *_: jnp.asarray(LEVELS))
     replay(recorded("noise", ROWS), times + 0.5**LEVELS / 2)  # rounded down to multiples of the step
@@ -40,7 +40,7 @@ def test_shortcut(replay, monkeypatch):  # noqa: F811
         return rows.mean(), {"jump": rows[::4].mean(), "flow": rows.reshape(-1, 4)[:, 1:].mean()}
 
     value, metrics, grads = gradient(loss, params)
-    close(value, RECORD["loss"])
-    close(metrics["jump"], RECORD["loss_jump"])
-    close(metrics["flow"], RECORD["loss_flow"])
-    layers_close(grads["params"], RECORD["grad"])
+    assert_close(value, RECORD["loss"])
+    assert_close(metrics["jump"], RECORD["loss_jump"])
+    assert_close(metrics["flow"], RECORD["loss_flow"])
+    assert_layers_close(grads["params"], RECORD["grad"])

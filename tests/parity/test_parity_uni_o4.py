@@ -10,7 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_parity import BATCH, HIDDEN, KEY, NETS, A, close, gradient, layers_close, mlp, replay, with_weights  # noqa: F401
+from test_parity import (  # noqa: F401
+    BATCH,
+    HIDDEN,
+    KEY,
+    NETS,
+    A,
+    assert_close,
+    assert_layers_close,
+    gradient,
+    mlp,
+    replay,
+    with_weights,
+)
 
 from understudy.algorithms.uni_o4 import UniO4
 from understudy.core import Net
@@ -41,7 +53,7 @@ def test_improvement(replay, state):  # noqa: F811
     """Their deviation of the advantages is that of n - 1."""
     s, actions, advantages = BATCH["observations"], jnp.array(RECORD["actions"]), jnp.array(RECORD["advantages"])
     for i in range(2):
-        close(ALGORITHM.advantages(state.critic, s, actions[i]), np.sqrt(4 / 3) * advantages[i])
+        assert_close(ALGORITHM.advantages(state.critic, s, actions[i]), np.sqrt(4 / 3) * advantages[i])
     draws = np.array(RECORD["draws"])
     replay(draws)  # the entropy, of no weight
     (loss, _), grads = jax.jit(jax.value_and_grad(ALGORITHM.improvement_loss, has_aux=True))(
@@ -49,7 +61,7 @@ def test_improvement(replay, state):  # noqa: F811
     )
     np.testing.assert_allclose(loss, sum(RECORD["losses"]), rtol=1e-5)
     for i, recorded in enumerate(RECORD["grads"]):
-        layers_close(jax.tree.map(lambda x: x[i], grads["network"]["params"]), recorded)  # noqa: B023
+        assert_layers_close(jax.tree.map(lambda x: x[i], grads["network"]["params"]), recorded)  # noqa: B023
     replay(draws, draws)
     _, metrics = jax.jit(ALGORITHM.improve)(state, BATCH, KEY)
     np.testing.assert_allclose(metrics["actor/loss"], np.sqrt(4 / 3) * sum(RECORD["losses"]), rtol=1e-5)
@@ -62,7 +74,7 @@ def test_value_in_a_model(state):
     q = lambda s, a: ALGORITHM.critic.q(state.critic, s, a)
     for _ in range(5):
         trial = trial.play(POLICY.mode, q, lambda s, a: (move(s, a), 1.0 - (s[:, 0] > 0.5)))
-    close(trial.value, RECORD["values"])
+    assert_close(trial.value, RECORD["values"])
 
 
 def test_imitation():
@@ -72,4 +84,4 @@ def test_imitation():
     best = log_probs >= log_probs.max(0)
     assert best.any(1).all() and not best.all(1).any()
     expected = np.where(best, -log_probs, RECORD["imitation"]).sum(0)
-    close([ALGORITHM.imitation_loss(ACCEPTED, row(i))[0] for i in range(4)], expected)
+    assert_close([ALGORITHM.imitation_loss(ACCEPTED, row(i))[0] for i in range(4)], expected)

@@ -10,8 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_parity import BATCH, DRAWS, HIDDEN, KEY, NETS, A, actor_of, close, ensemble, gradient, layers_close, mlp
-from test_parity import ensemble_close as members_close
+from test_parity import (
+    BATCH,
+    DRAWS,
+    HIDDEN,
+    KEY,
+    NETS,
+    A,
+    actor_of,
+    assert_close,
+    assert_layers_close,
+    ensemble,
+    gradient,
+    mlp,
+)
+from test_parity import assert_ensemble_close as assert_members_close
 from test_parity import replay as replay  # a fixture
 
 from understudy import registry
@@ -49,9 +62,9 @@ def critic_close(grads, record):
     """Their losses are means over the two networks where ours are sums."""
     grads = dict(grads["params"]["VmapMLP_0"])
     output = grads.pop("Dense_2")
-    members_close({"params": {"VmapMLP_0": grads}}, record["critic_grad"], scale=2)
+    assert_members_close({"params": {"VmapMLP_0": grads}}, record["critic_grad"], scale=2)
     for name in ("kernel", "bias"):
-        close(output[name].sum(0), 2 * np.array(record["shared_output_grad"][name]))
+        assert_close(output[name].sum(0), 2 * np.array(record["shared_output_grad"][name]))
 
 
 def test_wsrl_offline(replay, one_by_one, monkeypatch):  # noqa: F811
@@ -63,10 +76,10 @@ def test_wsrl_offline(replay, one_by_one, monkeypatch):  # noqa: F811
     monkeypatch.setattr(jax.lax, "cond", lambda turn, yes, no, *args: (yes if turn else no)(*args))
     replay(*MANY[0], DRAWS["uniform"].swapaxes(0, 1), *MANY[1], *MANY[2])
     _, metrics = critic.update(state, BATCH, actor_of(algorithm.policy, PARAMS), KEY)
-    close(metrics["target"], record["target"])
-    close(metrics["td"], 2 * record["td_loss"])
-    close(metrics["gap"], record["gap"])
-    close(metrics["loss"], 2 * record["critic_loss"])
+    assert_close(metrics["target"], record["target"])
+    assert_close(metrics["td"], 2 * record["td_loss"])
+    assert_close(metrics["gap"], record["gap"])
+    assert_close(metrics["loss"], 2 * record["critic_loss"])
     critic_close(jax.grad(lambda p: loss(critic, p, *seen["args"])[0])(state.q.params), record)
 
 
@@ -81,8 +94,8 @@ def test_wsrl_online(replay, one_by_one, monkeypatch, name, best_of, chosen):  #
     monkeypatch.setattr(jax.lax, "cond", lambda turn, yes, no, *args: (yes if turn else no)(*args))
     replay(*MANY[0] if best_of else DRAWS["normal"][:1])
     _, metrics = critic.update(state, BATCH, actor_of(algorithm.policy, PARAMS), KEY)
-    close(metrics["target"], record["target"])
-    close(metrics["loss"], 2 * record["critic_loss"])
+    assert_close(metrics["target"], record["target"])
+    assert_close(metrics["loss"], 2 * record["critic_loss"])
     replay(*MANY[0] if best_of else DRAWS["normal"][:1])
     targets = critic.target(state, BATCH, actor_of(algorithm.policy, PARAMS), KEY)
     critic_close(gradient(critic.q_loss, state.q.params, targets, BATCH)[2], record)
@@ -97,12 +110,12 @@ def test_wsrl_policy_and_temperature(replay):  # noqa: F811
     value, metrics, grads = gradient(
         extraction.loss, PARAMS, aux, algorithm.policy, algorithm.critic, state, BATCH, KEY
     )
-    close(value, record["loss"])
-    close(metrics["entropy"], record["entropy"])
-    close(metrics["target_entropy"], -1.0)
-    layers_close(grads["network"]["params"], record["grad"])
+    assert_close(value, record["loss"])
+    assert_close(metrics["entropy"], record["entropy"])
+    assert_close(metrics["target_entropy"], -1.0)
+    assert_layers_close(grads["network"]["params"], record["grad"])
     record = RECORD["temperature"]
     value, _, slope = gradient(extraction.temperature_loss, aux.params, record["entropy"] + 1.0)
-    close(value, record["loss"])
+    assert_close(value, record["loss"])
     softplus_slope = 1 / (1 + np.exp(-RECORD["log_multiplier"]))
-    close(slope / RECORD["alpha"], record["grad"] / softplus_slope)
+    assert_close(slope / RECORD["alpha"], record["grad"] / softplus_slope)

@@ -7,6 +7,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from asserting import assert_close
 
 import understudy
 from understudy.algorithms.external_pa_rl import external_pa_rl
@@ -15,8 +16,6 @@ from understudy.data.samplers import Sampler
 from understudy.errors import CheckpointError, DivergenceError, SettingsError
 from understudy.run import checkpoint, external, programs
 from understudy.wrappers import shaped
-
-close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
 
 
 class Linear:
@@ -91,8 +90,8 @@ def test_it_is_deployed_with_the_policys_arrays(trained):
     observations = np.linspace(-1, 1, 12).reshape(4, 3).astype(np.float32)
     actions = loaded.policy(observations)
     assert actions.shape == (4, 1) and np.abs(actions).max() <= 1
-    close(fresh.w, policy.w)
-    close(run.policy(observations), actions)
+    assert_close(fresh.w, policy.w)
+    assert_close(run.policy(observations), actions)
     assert loaded.evaluate(episodes=1)["episodes"] == 1
 
 

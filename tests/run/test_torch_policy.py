@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from asserting import assert_close
 
 import understudy
 from understudy.algorithms.external_pa_rl import external_pa_rl
@@ -18,8 +19,6 @@ try:
 except ImportError:
     torch = None
 needs_torch = pytest.mark.skipif(torch is None, reason="torch is not installed: pip install understudy[torch]")
-
-close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
 
 
 def test_where_torch_is_absent_it_says_so(monkeypatch):
@@ -86,7 +85,7 @@ def test_a_seed_decides_what_is_sampled_and_torchs_own_is_left_alone():
     first, again, other = (policy.sample(observations, 4, seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert first.shape == (5, 4, 2) and first.dtype == np.float32 and np.isfinite(first).all()
-    close(first, again)
+    assert_close(first, again)
     assert np.abs(first - other).max() > 0.1
 
 
@@ -107,8 +106,8 @@ def test_fitting_weighs_the_rows():
     policy = TorchPolicy(module, torch.optim.SGD(module.parameters(), lr=0.1))
     observations = {"s": np.ones((3, 1), np.float32)}
     actions, weights = np.array([[1.0], [0.5], [9.0]], np.float32), np.array([1.0, 3.0, 0.0], np.float32)
-    close(policy.fit(observations, actions, weights, 0), (1 * 1 + 3 * 0.25) / 4)
-    close(module.at.detach(), [0.1 * 2 * (1 * 1 + 3 * 0.5) / 4])
+    assert_close(policy.fit(observations, actions, weights, 0), (1 * 1 + 3 * 0.25) / 4)
+    assert_close(module.at.detach(), [0.1 * 2 * (1 * 1 + 3 * 0.5) / 4])
 
 
 @needs_torch

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from asserting import assert_close
 
 from understudy import core
 from understudy.algorithm import ActorCritic, Critic
@@ -20,14 +21,13 @@ from understudy.policies.deterministic import Deterministic
 from understudy.run.policy import bare
 
 KEY = jax.random.key(0)
-close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
 
 
 def test_descend_takes_one_adam_step_and_reports_the_loss():
     optimiser = core.adam(0.1)
     net, metrics = core.descend(core.net(jnp.float32(3.0), optimiser), optimiser, lambda x, y: ((x - y) ** 2, {}), 1.0)
-    close(net.params, 2.9)  # Adam's first step has the size of the rate
-    close(metrics["loss"], 4.0)
+    assert_close(net.params, 2.9)  # Adam's first step has the size of the rate
+    assert_close(metrics["loss"], 4.0)
 
 
 def test_adam_steps_as_optax_does():
@@ -38,15 +38,15 @@ def test_adam_steps_as_optax_does():
     for g in jnp.asarray(grads, jnp.float32):
         step, state = ours.update(g, state)
         expected, reference = theirs.update(g, reference)
-        close(step, expected, rtol=2e-5, atol=0)  # optax's 1 - b2^t carries float32 cancellation
-    close(state.nu, reference.nu)
+        assert_close(step, expected, rtol=2e-5, atol=0)  # optax's 1 - b2^t carries float32 cancellation
+    assert_close(state.nu, reference.nu)
 
 
 def test_adam_s_epsilon_stays_outside_the_root():
     """First step: m / (1 - b1) = g and v / (1 - b2) = g^2, so it is -rate g / (|g| + eps)."""
     optimiser = core.adam(0.5)
     updates, _ = optimiser.update(jnp.array([3.0, -2e-8]), optimiser.init(jnp.zeros(2)))
-    close(updates, [-0.5, 0.5 * 2 / 3])
+    assert_close(updates, [-0.5, 0.5 * 2 / 3])
 
 
 def test_adam_decays_along_half_a_cosine_and_is_constant_after_it():
@@ -57,11 +57,11 @@ def test_adam_decays_along_half_a_cosine_and_is_constant_after_it():
         steps.append(float(after.params - net.params))
         net = after
     half = 0.5 * (1 + math.cos(math.pi / 4))
-    close(steps, [0.1, 0.1 * half, 0.05, 0.1 * (1 - half), 0.03, 0.03], rtol=1e-4, atol=1e-6)
+    assert_close(steps, [0.1, 0.1 * half, 0.05, 0.1 * (1 - half), 0.03, 0.03], rtol=1e-4, atol=1e-6)
 
 
 def test_polyak_prefix_and_batch_size():
-    close(core.polyak({"x": jnp.float32(1.0)}, {"x": jnp.float32(3.0)}, 0.25)["x"], 1.5)
+    assert_close(core.polyak({"x": jnp.float32(1.0)}, {"x": jnp.float32(3.0)}, 0.25)["x"], 1.5)
     assert core.prefix("critic", {"loss": 1}) == {"critic/loss": 1}
     assert core.batch_size({"a": jnp.zeros((7, 2)), "b": jnp.zeros((7, 3))}) == 7
 
@@ -93,7 +93,7 @@ def test_the_policy_sees_the_critic_after_its_step_and_waits_its_turn(batch):
         seen.append((float(metrics["actor/q"]), float(metrics["critic/step"])))
         assert (bias(state.actor.params) != start).any() == (i >= 2)
     assert seen == [(0.0, 0.0), (0.0, 1.0), (3.0, 2.0), (3.0, 3.0)]  # the third update moves the policy; then repeated
-    close(bias(state.target), (start + bias(state.actor.params)) / 2)
+    assert_close(bias(state.target), (start + bias(state.actor.params)) / 2)
 
 
 def test_backups_use_the_target_policy(batch, constant):
@@ -102,7 +102,7 @@ def test_backups_use_the_target_policy(batch, constant):
     state = algorithm.init(KEY, batch)
     target = constant(state.target, [0.5 * math.log(3), 0.0])
     _, metrics = algorithm.update(dataclasses.replace(state, target=target), batch, KEY)
-    close(metrics["critic/backup"], 0.5)
+    assert_close(metrics["critic/backup"], 0.5)
 
 
 @pytest.mark.parametrize("target_policy", [False, True])
@@ -116,13 +116,15 @@ def test_the_average_acts_where_asked_and_is_backed_up_only_by_target_policy(bat
         actor=dataclasses.replace(state.actor, params=constant(state.actor.params, [0.0, 0.0])),
     )  # fmt: skip
     for greedy in (False, True):
-        close(algorithm.act(state, batch["observations"], KEY, greedy=greedy)[0], [[0.5, 0.0]] * 2)
+        assert_close(algorithm.act(state, batch["observations"], KEY, greedy=greedy)[0], [[0.5, 0.0]] * 2)
     after, metrics = algorithm.update(state, batch, KEY)
-    close(metrics["critic/backup"], 0.5 if target_policy else 0.0)
-    jax.tree.map(lambda t, o, n: close(n, 0.75 * t + 0.25 * o), state.target, after.actor.params, after.target)
+    assert_close(metrics["critic/backup"], 0.5 if target_policy else 0.0)
+    jax.tree.map(lambda t, o, n: assert_close(n, 0.75 * t + 0.25 * o), state.target, after.actor.params, after.target)
     deployed = bare(after)
     assert deployed.actor.opt == ()
-    close(algorithm.act(deployed, batch["observations"], KEY)[0], algorithm.act(after, batch["observations"], KEY)[0])
+    assert_close(
+        algorithm.act(deployed, batch["observations"], KEY)[0], algorithm.act(after, batch["observations"], KEY)[0]
+    )
 
 
 def test_no_average_is_kept_where_none_is_used(batch):
@@ -136,7 +138,7 @@ def test_acting_greedily_adds_no_noise(batch):
     state = algorithm.init(KEY, batch)
     mode = algorithm.policy.mode(state.actor.params, batch["observations"])
     greedy, carry = algorithm.act(state, batch["observations"], KEY, greedy=True)
-    close(greedy, mode)
+    assert_close(greedy, mode)
     assert carry == ()
     assert float(jnp.abs(algorithm.act(state, batch["observations"], KEY)[0] - mode).max()) > 0.05
 

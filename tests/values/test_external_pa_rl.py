@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from asserting import assert_close
 
 from understudy.algorithms.external_pa_rl import external_pa_rl
 from understudy.algorithms.pa_rl import ActionOptimisation
@@ -18,7 +19,6 @@ from understudy.policies.external import Held
 from understudy.run import external
 
 KEY = jax.random.key(0)
-close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
 
 
 class Constant:
@@ -52,13 +52,15 @@ def test_an_update_optimises_the_given_proposals(linear, batch):
     critic = dataclasses.replace(state.critic, q=dataclasses.replace(state.critic.q, params=weights), target=weights)
     state = dataclasses.replace(state, critic=critic)
     after, metrics, targets, weight = algorithm.improve(state, given, KEY)
-    close(targets[0, :, 0], [0.7, 0.4])  # the better proposal, or the recorded action, and a step of 0.1
-    close(weight, np.ones((1, 2)))
-    close(metrics["critic/target"], (1 + 0.6 + 2.0) / 2)  # 0.5 + 0.1 is backed up, and nothing after a termination
-    close(metrics["actor/gain"], (0.7 - 0.35 + 0.4 - 0.25) / 2)
+    assert_close(targets[0, :, 0], [0.7, 0.4])  # the better proposal, or the recorded action, and a step of 0.1
+    assert_close(weight, np.ones((1, 2)))
+    assert_close(
+        metrics["critic/target"], (1 + 0.6 + 2.0) / 2
+    )  # 0.5 + 0.1 is backed up, and nothing after a termination
+    assert_close(metrics["actor/gain"], (0.7 - 0.35 + 0.4 - 0.25) / 2)
     assert int(after.step) == 1
     acted, carry = algorithm.act(state, {"observations": batch["observations"], "candidates": given["candidates"]}, KEY)
-    close(acted[:, 0], [0.7, 0.4])
+    assert_close(acted[:, 0], [0.7, 0.4])
     assert carry == ()
 
 
@@ -74,7 +76,7 @@ def test_what_cannot_work_is_refused(batch):
 
 def test_proposals_are_cut_at_the_bounds():
     cut = external.propose(Constant([9.0], [-2.0], [0.5]), np.zeros((2, 1), np.float32), 3, 1, 0)
-    close(cut, [[[1.0], [-1.0], [0.5]]] * 2)
+    assert_close(cut, [[[1.0], [-1.0], [0.5]]] * 2)
 
 
 def test_seeds_depend_on_key_stream_and_number():

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from asserting import assert_close
 
 from understudy.algorithm import Extraction
 from understudy.algorithms.fql import Distil
@@ -20,7 +21,6 @@ from understudy.policies.one_step_flow import OneStepFlow
 
 KEY = jax.random.key(0)
 HALF = 0.5 * math.log(3)  # tanh(HALF) = 1/2
-assert_close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
 
 
 @dataclasses.dataclass(frozen=True)

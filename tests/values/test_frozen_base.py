@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from asserting import assert_close
 
 from understudy.algorithm import Actor
 from understudy.algorithms.dsrl import NoiseAliasedCritic, NoiseMaxEnt
@@ -24,7 +25,6 @@ from understudy.policies.residual import Residual
 KEY = jax.random.key(0)
 LOG_2PI = math.log(2 * math.pi)
 HALF = 0.5 * math.log(3)  # tanh(HALF) = 1/2
-close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
 zero = lambda tree: all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(tree))
 
 
@@ -45,9 +45,9 @@ def test_a_residual_adds_scale_tanh_and_is_clipped(constant):
     policy = Residual(action_size=2, base=Deterministic(action_size=2, hidden=(4,)), hidden=(4,), scale=0.2)
     params, s = start(policy)
     params = {"base": constant(params["base"], [-HALF, 3.0]), "residual": constant(params["residual"], [HALF, HALF])}
-    close(policy.sample(params, s, KEY), [[-0.5 + 0.2 * 0.5, 1.0]] * 2)
-    close(policy.mode(params, s), [[-0.4, 1.0]] * 2)
-    close(policy.loss(params, s, jnp.array([[0.0, math.tanh(3.0)]] * 2), KEY), [0.25] * 2)  # of the base alone
+    assert_close(policy.sample(params, s, KEY), [[-0.5 + 0.2 * 0.5, 1.0]] * 2)
+    assert_close(policy.mode(params, s), [[-0.4, 1.0]] * 2)
+    assert_close(policy.loss(params, s, jnp.array([[0.0, math.tanh(3.0)]] * 2), KEY), [0.25] * 2)  # of the base alone
 
 
 def test_a_residual_sees_the_action_that_it_corrects(linear):
@@ -55,7 +55,7 @@ def test_a_residual_sees_the_action_that_it_corrects(linear):
     params, s = start(policy, 32)
     params["residual"] = linear(params["residual"], [0, 0, 0, 5.0])  # inputs [s s s a_b]
     drawn = np.asarray(policy.base.sample(params["base"], s, KEY))
-    close(policy.sample(params, s, KEY), np.clip(drawn + np.tanh(5 * drawn), -1, 1), rtol=1e-4)
+    assert_close(policy.sample(params, s, KEY), np.clip(drawn + np.tanh(5 * drawn), -1, 1), rtol=1e-4)
 
 
 def test_a_residual_has_a_mode_where_its_base_has():
@@ -72,13 +72,13 @@ def test_latent_steers_the_noise_of_its_base(constant):
     w = jnp.array([HALF, -HALF, -20.0, -20.0])  # u = +-HALF with no deviation to speak of
     params = {"base": constant(params["base"], [0.1, 0.0]), "steering": {"network": constant(
         params["steering"]["network"], w)}}  # fmt: skip
-    close(policy.steer(params, s, KEY)[0], [[0.6, -0.6]] * 2, atol=1e-5)
-    close(policy.sample(params, s, KEY), [[0.7, -0.6]] * 2, atol=1e-5)
-    close(policy.mode(params, s), [[0.7, -0.6]] * 2)
-    close(policy.latent(params, s, jnp.array([[0.2, 0.0], [2.0, 0.0]])), [[0.3, 0.0], [1.0, 0.0]])
+    assert_close(policy.steer(params, s, KEY)[0], [[0.6, -0.6]] * 2, atol=1e-5)
+    assert_close(policy.sample(params, s, KEY), [[0.7, -0.6]] * 2, atol=1e-5)
+    assert_close(policy.mode(params, s), [[0.7, -0.6]] * 2)
+    assert_close(policy.latent(params, s, jnp.array([[0.2, 0.0], [2.0, 0.0]])), [[0.3, 0.0], [1.0, 0.0]])
     params["steering"]["network"] = constant(params["steering"]["network"], [HALF, -HALF, -1.0, -1.0])
     of_w = policy.steering.log_prob(params["steering"], s, policy.steer(params, s, KEY)[0] / 1.2)
-    close(policy.sample_and_log_prob(params, s, KEY)[1], of_w, rtol=1e-4)
+    assert_close(policy.sample_and_log_prob(params, s, KEY)[1], of_w, rtol=1e-4)
 
 
 def test_latent_needs_a_base_with_a_map_from_noise():
@@ -115,12 +115,12 @@ def test_real_nvp_couples_every_other_dimension(constant):
     params = {"coupling_0": constant(params["coupling_0"], [math.log(0.5), 9.0, 0.1, 9.0]),  # [v v t t]
               "coupling_1": constant(params["coupling_1"], [9.0, math.log(0.25), 9.0, -0.2])}  # fmt: skip
     z = jnp.array([[0.4, 0.8], [3.0, -0.4]])
-    close(policy.flow(params, s, z)[0], [[0.3, 0.0], [1.6, -0.3]])  # z_0 / 2 + .1, then z_1 / 4 - .2
-    close(policy.flow(params, s, z)[1], [math.log(1 / 8)] * 2)
-    close(policy.latent(params, s, z), [[0.3, 0.0], [1.0, -0.3]])
+    assert_close(policy.flow(params, s, z)[0], [[0.3, 0.0], [1.6, -0.3]])  # z_0 / 2 + .1, then z_1 / 4 - .2
+    assert_close(policy.flow(params, s, z)[1], [math.log(1 / 8)] * 2)
+    assert_close(policy.latent(params, s, z), [[0.3, 0.0], [1.0, -0.3]])
     expected = -0.5 * (0.4**2 + 0.8**2) - LOG_2PI + math.log(8)
-    close(policy.log_prob(params, s, jnp.array([[0.3, 0.0]] * 2)), [expected] * 2)
-    close(policy.loss(params, s, jnp.array([[0.3, 0.0]] * 2), KEY), [-expected] * 2)
+    assert_close(policy.log_prob(params, s, jnp.array([[0.3, 0.0]] * 2)), [expected] * 2)
+    assert_close(policy.loss(params, s, jnp.array([[0.3, 0.0]] * 2), KEY), [-expected] * 2)
 
 
 def test_real_nvp_inverts_itself_and_knows_its_jacobian():
@@ -131,10 +131,10 @@ def test_real_nvp_inverts_itself_and_knows_its_jacobian():
     x, log_det = policy.flow(params, s, z)
     assert float(jnp.abs(x - z).mean()) > 0.1
     back, log_det_back = policy.inverse(params, s, x)
-    close(back, z, atol=1e-4)
-    close(log_det_back, log_det, atol=1e-4)
+    assert_close(back, z, atol=1e-4)
+    assert_close(log_det_back, log_det, atol=1e-4)
     jacobian = jax.vmap(jax.jacobian(lambda s, z: policy.flow(params, s[None], z[None])[0][0], argnums=1))(s, z)
-    close(np.linalg.slogdet(np.asarray(jacobian))[1], log_det, atol=1e-4)
+    assert_close(np.linalg.slogdet(np.asarray(jacobian))[1], log_det, atol=1e-4)
 
 
 def test_real_nvp_reports_the_log_prob_of_its_own_samples():
@@ -145,8 +145,8 @@ def test_real_nvp_reports_the_log_prob_of_its_own_samples():
         params[f"coupling_{i}"]["params"]["Dense_1"]["bias"] = bias.at[:2].set(-0.9)
     actions, log_probs = policy.sample_and_log_prob(params, s, KEY)
     assert float(jnp.abs(actions).max()) < 1
-    close(log_probs, policy.log_prob(params, s, actions), rtol=1e-4, atol=1e-4)
-    close(actions, policy.sample(params, s, KEY))
+    assert_close(log_probs, policy.log_prob(params, s, actions), rtol=1e-4, atol=1e-4)
+    assert_close(actions, policy.sample(params, s, KEY))
 
 
 def test_real_nvp_density_integrates_to_one_and_its_scale_is_bounded(constant):
@@ -155,9 +155,9 @@ def test_real_nvp_density_integrates_to_one_and_its_scale_is_bounded(constant):
     params["coupling_1"] = constant(params["coupling_1"], [-1.0, 0.2])
     grid = (jnp.arange(20_000) + 0.5) / 1000 - 10
     density = jnp.exp(policy.log_prob(params, jnp.ones((20_000, 3)), grid[:, None]))
-    close(density.mean() * 20, 1.0, rtol=1e-3)
+    assert_close(density.mean() * 20, 1.0, rtol=1e-3)
     params = {k: constant(v, [-500.0, 0.0]) for k, v in params.items()}
-    close(policy.flow(params, jnp.ones((1, 3)), jnp.ones((1, 1)))[1], [-2.0])  # one of two layers moves it
+    assert_close(policy.flow(params, jnp.ones((1, 3)), jnp.ones((1, 1)))[1], [-2.0])  # one of two layers moves it
 
 
 def test_real_nvp_learns_two_modes_by_maximum_likelihood():
@@ -230,8 +230,10 @@ class KnownPolicy:
 def test_the_policys_loss_weighs_sac_against_imitation(batch, cls, q):
     extraction = cls(initial_temperature=0.5, target_entropy=-1.5, improvement=2.0, imitation=0.1)
     loss, metrics = extraction.loss((), extraction.init(), KnownPolicy(), KnownCritic(), (), batch, KEY)
-    close(loss, 2.0 * (0.5 * -2.0 - q) + 0.1 * 7.0)
-    close([metrics["q"], metrics["entropy"], metrics["target_entropy"], metrics["imitation"]], [q, 2.0, -3.0, 7.0])
+    assert_close(loss, 2.0 * (0.5 * -2.0 - q) + 0.1 * 7.0)
+    assert_close(
+        [metrics["q"], metrics["entropy"], metrics["target_entropy"], metrics["imitation"]], [q, 2.0, -3.0, 7.0]
+    )
 
 
 def test_noise_aliased_critic_backs_up_actions_and_distils_them_into_noise(constant, linear, batch):
@@ -246,9 +248,9 @@ def test_noise_aliased_critic_backs_up_actions_and_distils_them_into_noise(const
     actor = Actor(KnownPolicy(), (), None, 0.5)
     after, metrics = critic.update(state, batch, actor, KEY)
     # y = 1 + .9 (3 + .5 * 2), 2: the second row is terminal; a_0 is .5 and 0
-    close(metrics["target"], (4.6 + 2.0) / 2)
-    close(metrics["loss"], ((0.5 - 4.6) ** 2 + 2.0**2) / 2 + ((1.0 - 4.6) ** 2 + 2.0**2) / 2)
+    assert_close(metrics["target"], (4.6 + 2.0) / 2)
+    assert_close(metrics["loss"], ((0.5 - 4.6) ** 2 + 2.0**2) / 2 + ((1.0 - 4.6) ** 2 + 2.0**2) / 2)
     z = np.asarray(jax.random.normal(jax.random.split(KEY)[1], (2, 2)))[:, 0]
-    close(metrics["noise/loss"], ((1 - 3 * z) ** 2).mean() + ((2 - 6 * z) ** 2).mean())
-    close(critic.noise_q(after, batch["observations"], batch["actions"]), [1.0, 1.0])  # the minimum
-    close(critic.q(after, batch["observations"], batch["actions"]), [0.5, 0.0])
+    assert_close(metrics["noise/loss"], ((1 - 3 * z) ** 2).mean() + ((2 - 6 * z) ** 2).mean())
+    assert_close(critic.noise_q(after, batch["observations"], batch["actions"]), [1.0, 1.0])  # the minimum
+    assert_close(critic.q(after, batch["observations"], batch["actions"]), [0.5, 0.0])

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from asserting import assert_close
 
 from understudy.core import adam, descend, net
 from understudy.errors import SettingsError
@@ -21,7 +22,6 @@ from understudy.policies.shortcut import Shortcut
 KEY = jax.random.key(0)
 LOG_2PI = math.log(2 * math.pi)
 HALF = 0.5 * math.log(3)  # tanh(HALF) = 1/2
-assert_close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
 
 
 def start(policy, batch_size=2):

@@ -6,15 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from asserting import assert_close
 
 from understudy.networks import MLP, Ensemble, Transformer, features
-
-close = lambda x, y: np.testing.assert_allclose(np.asarray(x), y, rtol=1e-5, atol=1e-6)
 
 
 def test_features_concatenate_trees_in_key_order_then_arrays():
     observations = {"state": jnp.array([[1.0, 2.0]]), "goal": jnp.array([[3.0]])}
-    close(features(observations, jnp.array([[4.0]])), [[3.0, 1.0, 2.0, 4.0]])  # goal before state
+    assert_close(features(observations, jnp.array([[4.0]])), [[3.0, 1.0, 2.0, 4.0]])  # goal before state
 
 
 def test_mlp_has_the_widths_it_was_given_and_zero_biases():
@@ -31,8 +30,8 @@ def test_mlp_has_the_widths_it_was_given_and_zero_biases():
 def test_final_scale_shrinks_only_the_output_layer():
     x = jnp.ones((1, 64))
     plain, small = (MLP(64, (64,), final_scale=s).init(jax.random.key(0), x)["params"] for s in (1, 0.01))
-    close(plain["Dense_0"]["kernel"], small["Dense_0"]["kernel"])
-    close(plain["Dense_1"]["kernel"], 10 * small["Dense_1"]["kernel"])  # the scale is on the variance
+    assert_close(plain["Dense_0"]["kernel"], small["Dense_0"]["kernel"])
+    assert_close(plain["Dense_1"]["kernel"], 10 * small["Dense_1"]["kernel"])  # the scale is on the variance
     limit = np.sqrt(6 / (64 + 64))  # Glorot
     assert 0.95 * limit < float(jnp.abs(plain["Dense_1"]["kernel"]).max()) <= limit
 
@@ -50,7 +49,7 @@ def test_layer_norm_sits_before_or_after_the_activation(layer_norm):
     h = x @ layers["Dense_0"]["kernel"]
     h = {"none": lambda h: np.maximum(h, 0), "before": lambda h: np.maximum(normalise(h), 0),
          "after": lambda h: normalise(np.maximum(h, 0))}[layer_norm](h)  # fmt: skip
-    close(net.apply(params, x), h @ layers["Dense_1"]["kernel"])
+    assert_close(net.apply(params, x), h @ layers["Dense_1"]["kernel"])
 
 
 def test_ensemble_is_that_many_different_mlps():
@@ -61,7 +60,7 @@ def test_ensemble_is_that_many_different_mlps():
     assert q.shape == (3, 4)
     for i in range(3):
         one = {"params": jax.tree.map(lambda p: p[i], params["params"]["VmapMLP_0"])}  # noqa: B023
-        close(MLP(1, (5,), "gelu", "after").apply(one, x, a)[:, 0], q[i])
+        assert_close(MLP(1, (5,), "gelu", "after").apply(one, x, a)[:, 0], q[i])
     assert len(np.unique(np.asarray(q[:, 0]))) == 3
     assert net.apply(params, jnp.ones((7, 4, 3)), jnp.ones((7, 4, 2))).shape == (3, 7, 4)
 
@@ -73,7 +72,7 @@ def test_an_ensemble_with_bins_gives_logits():
     logits = net.apply(params, x, a)
     assert logits.shape == (3, 4, 6)
     one = {"params": jax.tree.map(lambda p: p[1], params["params"]["VmapMLP_0"])}
-    close(MLP(6, (5,)).apply(one, x, a), logits[1])
+    assert_close(MLP(6, (5,)).apply(one, x, a), logits[1])
 
 
 def test_dropout_sits_after_the_product_before_the_norm_and_only_where_a_key_is_given():
@@ -88,8 +87,8 @@ def test_dropout_sits_after_the_product_before_the_norm_and_only_where_a_key_is_
     dropped = np.asarray(seen["Dropout_0"]["__call__"][0])
     kept = dropped != 0
     np.testing.assert_allclose(kept.mean(), 0.75, atol=0.05)
-    close(dropped, kept * product / 0.75)
-    close(out, np.maximum(normalise(dropped), 0) @ layers["Dense_1"]["kernel"])
+    assert_close(dropped, kept * product / 0.75)
+    assert_close(out, np.maximum(normalise(dropped), 0) @ layers["Dense_1"]["kernel"])
 
 
 def test_an_ensemble_drops_other_units_in_each_network():
@@ -97,7 +96,7 @@ def test_an_ensemble_drops_other_units_in_each_network():
     net = Ensemble(2, (64,), dropout=0.5)
     params = jax.tree.map(lambda p: jnp.broadcast_to(p[:1], p.shape), net.init(jax.random.key(0), x))
     same = net.apply(params, x)
-    close(same[0], same[1])
+    assert_close(same[0], same[1])
     thinned = net.apply(params, x, rngs={"dropout": jax.random.key(1)})
     assert (jnp.abs(thinned[0] - thinned[1]) > 1e-3).all()
 
@@ -125,7 +124,7 @@ def test_a_transformers_logits_hang_on_the_observation_and_the_tokens_before(tra
     assert logits.shape == (2, 4, 5)
     for i in range(4):
         changed = apply(params, s, TOKENS.at[:, i].add(1) % 5)
-        close(changed[:, : i + 1], logits[:, : i + 1])
+        assert_close(changed[:, : i + 1], logits[:, : i + 1])
         assert i == 3 or (jnp.abs(changed - logits).max(-1)[:, i + 1 :] > 1e-3).all()
     for i in range(network.frames):
         frame = jnp.arange(3 * network.frames) // 3 == i

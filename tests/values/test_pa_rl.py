@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from asserting import assert_close
 
 from understudy.algorithm import Actor, ActorCritic
 from understudy.algorithms.cql import CQLCritic
@@ -24,7 +25,6 @@ from understudy.run.phases import plan, settle
 
 KEY = jax.random.key(0)
 GOAL = np.array([0.5, -0.5])
-close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
 bowl = lambda observations, actions: -((actions - GOAL) ** 2).sum(-1)  # Q(s, a) = -|a - g|^2
 rows = lambda *actions: jnp.asarray(actions, jnp.float32)[:, None, :]  # [N, 1, A]
 S = jnp.zeros((1, 3))
@@ -35,40 +35,40 @@ def test_steps_up_a_bowl_shrink_the_distance_by_one_factor_each():
     for steps in (0, 1, 3):
         actions, v = ActionOptimisation(steps=steps, step_size=0.1).climb(bowl, S, start)
         left = (1 - 2 * 0.1) ** steps * (np.asarray(start)[:, 0] - GOAL)  # slope -2 (a - g)
-        close(actions[:, 0], GOAL + left)
-        close(v[:, 0], -(left**2).sum(-1))
+        assert_close(actions[:, 0], GOAL + left)
+        assert_close(v[:, 0], -(left**2).sum(-1))
 
 
 def test_steps_end_at_the_bounds():
     slope = lambda observations, actions: 3 * actions[..., 0] - actions[..., 1]
     actions, v = ActionOptimisation(steps=4, step_size=0.1).climb(slope, S, rows([0.5, 0.1]))
-    close(actions[:, 0], [[1.0, -0.3]])  # 0.5 + 4 * 0.3 is cut at 1
-    close(v, [[3.3]])
+    assert_close(actions[:, 0], [[1.0, -0.3]])  # 0.5 + 4 * 0.3 is cut at 1
+    assert_close(v, [[3.3]])
 
 
 def test_steps_that_overshoot_keep_the_best_on_the_way():
     actions, v = ActionOptimisation(steps=3, step_size=1.25).climb(bowl, S, rows([0.4, -0.5]))
-    close(actions[:, 0], [[0.4, -0.5]])  # the distance grows by 1.5 a step
-    close(v, [[-0.01]])
+    assert_close(actions[:, 0], [[0.4, -0.5]])  # the distance grows by 1.5 a step
+    assert_close(v, [[-0.01]])
     actions, _ = ActionOptimisation(steps=3, step_size=0.5).climb(bowl, S, rows([0.4, -0.5]))
-    close(actions[:, 0], [GOAL])
+    assert_close(actions[:, 0], [GOAL])
 
 
 def test_the_best_proposals_are_kept_best_first():
     proposals = rows([-1.0, -0.5], [0.4, -0.5], [1.0, -0.5], [0.5, -0.3])
-    close(ActionOptimisation(keep=3).best(bowl, S, proposals)[:, 0], [[0.4, -0.5], [0.5, -0.3], [1.0, -0.5]])
-    close(ActionOptimisation(keep=9).best(bowl, S, proposals)[-1, 0], [-1.0, -0.5])
+    assert_close(ActionOptimisation(keep=3).best(bowl, S, proposals)[:, 0], [[0.4, -0.5], [0.5, -0.3], [1.0, -0.5]])
+    assert_close(ActionOptimisation(keep=9).best(bowl, S, proposals)[-1, 0], [-1.0, -0.5])
     two = jnp.concatenate([proposals, proposals[::-1]], 1)  # each row is ranked for itself
-    close(ActionOptimisation(keep=1).best(bowl, jnp.zeros((2, 3)), two)[0], [[0.4, -0.5]] * 2)
+    assert_close(ActionOptimisation(keep=1).best(bowl, jnp.zeros((2, 3)), two)[0], [[0.4, -0.5]] * 2)
 
 
 def test_selection_is_by_the_value_after_the_climb():
     q = lambda observations, actions: jnp.where(actions[..., 0] > 0, 0.2 * actions[..., 0], 5 * (0.1 + actions[..., 0]))
     proposals = rows([0.4], [-0.1], [-0.9])  # values .08, 0 and -4; slopes .2 and 5
     select = lambda **kw: ActionOptimisation(**kw).select(q, S, proposals)
-    close(select(keep=2, steps=0), [[0.4]])
-    close(select(keep=2, steps=1, step_size=0.01), [[-0.05]])
-    close(select(keep=1, steps=1, step_size=0.01), [[0.402]])
+    assert_close(select(keep=2, steps=0), [[0.4]])
+    assert_close(select(keep=2, steps=1, step_size=0.01), [[-0.05]])
+    assert_close(select(keep=1, steps=1, step_size=0.01), [[0.402]])
 
 
 def test_it_acts_with_the_best_of_the_policys_samples(fixed_policy):
@@ -76,9 +76,9 @@ def test_it_acts_with_the_best_of_the_policys_samples(fixed_policy):
     samples = np.stack([policy.sample((), S, k) for k in jax.random.split(KEY, 8)])[:, 0]  # [8, A]
     expected = samples[((samples - GOAL) ** 2).sum(-1).argmin()]
     for greedy in (False, True):
-        close(extraction.choose(policy, (), bowl, S, KEY, greedy=greedy), [expected])
+        assert_close(extraction.choose(policy, (), bowl, S, KEY, greedy=greedy), [expected])
     climbed = dataclasses.replace(extraction, steps=50, step_size=0.1).choose(policy, (), bowl, S, KEY)
-    close(climbed, [GOAL], atol=1e-3)
+    assert_close(climbed, [GOAL], atol=1e-3)
 
 
 PROPOSALS = rows([0.5, -0.4], [0.5, -0.2], [0.5, 0.0], [0.5, 0.5])  # values -.01, -.09, -.25, -1
@@ -95,20 +95,20 @@ def optimised(data, step=0, batch_size=1, **settings):
 
 def test_the_recorded_action_takes_the_place_of_the_worst_that_was_kept():
     prepared, chosen = optimised([0.5, -0.1], distil="all")
-    close(prepared["targets"][:, 0], [[0.5, -0.4], [0.5, -0.2], [0.5, -0.1]])
+    assert_close(prepared["targets"][:, 0], [[0.5, -0.4], [0.5, -0.2], [0.5, -0.1]])
     e = np.exp([-0.01, -0.09, -0.16])
-    close(prepared["weights"][:, 0], e / e.sum())
-    close(chosen["observations"], [[0.5, -0.4]])
-    close(chosen["next_observations"], [[0.5, -0.2]])
-    close(prepared["gains"], [-0.01 - (-0.01 - 0.09 - 0.25 - 1) / 4])
+    assert_close(prepared["weights"][:, 0], e / e.sum())
+    assert_close(chosen["observations"], [[0.5, -0.4]])
+    assert_close(chosen["next_observations"], [[0.5, -0.2]])
+    assert_close(prepared["gains"], [-0.01 - (-0.01 - 0.09 - 0.25 - 1) / 4])
     climbed, _ = optimised([0.5, 1.0], distil="all", steps=1, step_size=0.25)
-    close(climbed["targets"][-1, 0], [0.5, 0.25])  # half of the way to the goal
+    assert_close(climbed["targets"][-1, 0], [0.5, 0.25])  # half of the way to the goal
 
 
 def test_a_recorded_action_is_imitated_but_not_chosen():
     prepared, chosen = optimised([0.5, -0.5], distil="best")
-    close(prepared["targets"], [[[0.5, -0.5]]])
-    close(chosen["observations"], [[0.5, -0.4]])
+    assert_close(prepared["targets"], [[[0.5, -0.5]]])
+    assert_close(chosen["observations"], [[0.5, -0.4]])
 
 
 def test_one_optimised_action_is_drawn_by_softmax():
@@ -116,15 +116,15 @@ def test_one_optimised_action_is_drawn_by_softmax():
     drawn = np.asarray(prepared["targets"])[0, :, 1]
     e = np.exp([-0.01, -0.09, -4.5])
     for action, share in zip((-0.4, -0.2, 1.0), e / e.sum()):
-        close(np.isclose(drawn, action).mean(), share, atol=0.02)
-    close(prepared["weights"], np.ones((1, 4000)))
+        assert_close(np.isclose(drawn, action).mean(), share, atol=0.02)
+    assert_close(prepared["weights"], np.ones((1, 4000)))
 
 
 def test_at_first_the_policy_imitates_the_data():
     for distil in ("softmax", "best", "all"):
         before, _ = optimised([0.5, 0.9], step=4, imitation_steps=5.0, distil=distil)
-        close(before["targets"], np.broadcast_to([0.5, 0.9], before["targets"].shape))
-        close(before["weights"].sum(0), [1.0])
+        assert_close(before["targets"], np.broadcast_to([0.5, 0.9], before["targets"].shape))
+        assert_close(before["weights"].sum(0), [1.0])
         after, _ = optimised([0.5, 0.9], step=5, imitation_steps=5.0, distil=distil)
         assert not np.isclose(after["targets"][0, 0, 1], 0.9)
 
@@ -146,9 +146,9 @@ def test_loss_is_the_policys_own_on_the_targets(constant, batch):
         "gains": jnp.array([1.0, 2.0]),
     }
     loss, metrics = ActionOptimisation().loss(params, (), policy, None, (), prepared, KEY)
-    close(loss, ((0.2 * 0.25 + 0.8 * 1.0) + (0.6 * 0.0 + 0.4 * 0.5)) / 2)
-    close(metrics["imitation"], loss)
-    close(metrics["gain"], 1.5)
+    assert_close(loss, ((0.2 * 0.25 + 0.8 * 1.0) + (0.6 * 0.0 + 0.4 * 0.5)) / 2)
+    assert_close(metrics["imitation"], loss)
+    assert_close(metrics["gain"], 1.5)
 
 
 def test_proposals_come_from_the_policy_or_from_the_batch(batch, fixed_policy):
@@ -156,10 +156,10 @@ def test_proposals_come_from_the_policy_or_from_the_batch(batch, fixed_policy):
     cached = batch | {"candidates": stored, "next_candidates": -stored}
     prepare = lambda batch, **kw: ActionOptimisation(samples=3, steps=0, **kw).prepare(
         fixed_policy(action=0.25), (), bowl, batch, KEY, 0)[1]  # fmt: skip
-    close(prepare(cached)["observations"], [[0.25, 0.25]] * 2)
+    assert_close(prepare(cached)["observations"], [[0.25, 0.25]] * 2)
     best = lambda x: np.asarray(x)[np.arange(2), np.asarray(bowl(None, x)).argmax(1)]
-    close(prepare(cached, cached=True)["observations"], best(stored))
-    close(prepare(cached, cached=True)["next_observations"], best(-stored))
+    assert_close(prepare(cached, cached=True)["observations"], best(stored))
+    assert_close(prepare(cached, cached=True)["next_observations"], best(-stored))
     assert set(prepare({k: v for k, v in batch.items() if not k.startswith("next")})) == {"observations"}
     algorithm = ActorCritic(critic=TD(hidden=(4,)), extraction=ActionOptimisation(cached=True),
                             policy=Deterministic(action_size=2, hidden=(4,)))  # fmt: skip
@@ -172,13 +172,13 @@ def test_proposals_come_from_the_policy_or_from_the_batch(batch, fixed_policy):
 def test_critics_back_up_the_chosen_action(linear, batch, fixed_policy):
     chosen = {"next_observations": jnp.array([[0.7, 0.0], [0.1, 0.0]])}
     actor = Actor(fixed_policy(0.25), (), lambda s, key: jnp.full((2, 2), 0.25), chosen=chosen)
-    close(actor.choose_at(batch, "next_observations", KEY), chosen["next_observations"])
-    close(actor.choose_at(batch, "observations", KEY), [[0.25, 0.25]] * 2)
+    assert_close(actor.choose_at(batch, "next_observations", KEY), chosen["next_observations"])
+    assert_close(actor.choose_at(batch, "observations", KEY), [[0.25, 0.25]] * 2)
     for critic in (TD(hidden=(), ensemble=1, discount=1.0),
                    CQLCritic(hidden=(), ensemble=1, discount=1.0, importance=False)):  # fmt: skip
         state = critic.init(KEY, batch)
         state = dataclasses.replace(state, target=linear(state.target, [0, 0, 0, 1, 0]))  # Q(s, a) = a_0
-        close(critic.target(state, batch, actor, KEY), [1 + 0.7, 2.0])
+        assert_close(critic.target(state, batch, actor, KEY), [1 + 0.7, 2.0])
 
 
 def test_a_conservative_gap_without_densities_takes_what_the_extraction_chooses(linear, batch):
@@ -187,11 +187,11 @@ def test_a_conservative_gap_without_densities_takes_what_the_extraction_chooses(
     choose = lambda s, key: jax.random.uniform(key, (2, 2))
     actor = Actor(None, (), choose)
     drawn, log_probs = critic.draw(actor, batch, "observations", KEY)
-    close(drawn, np.stack([choose(None, k) for k in jax.random.split(KEY, 3)]))
-    close(log_probs, np.zeros((3, 2)))
+    assert_close(drawn, np.stack([choose(None, k) for k in jax.random.split(KEY, 3)]))
+    assert_close(log_probs, np.zeros((3, 2)))
     repeat = dataclasses.replace(critic, repeat=True)
     drawn, log_probs = repeat.draw(actor, batch, "observations", KEY)
-    close(drawn, choose(None, jax.random.split(KEY, 1)[0])[None])  # valued once, it counts three times
+    assert_close(drawn, choose(None, jax.random.split(KEY, 1)[0])[None])  # valued once, it counts three times
     assert log_probs.shape == (1, 2)
     state = critic.init(KEY, batch)
     state = dataclasses.replace(state, q=dataclasses.replace(state.q, params=linear(state.q.params, [0, 0, 0, 1, 0])))
@@ -202,7 +202,7 @@ def test_a_conservative_gap_without_densities_takes_what_the_extraction_chooses(
     data = np.array([0.5, 0.0])
     three = lambda x: 3 * np.exp(np.asarray(x)[:, 0])
     pushed = np.exp(uniform).sum(0) + three(here) + three(following) + np.exp(data)
-    close(metrics["gap"], (np.log(pushed) - data).mean())
+    assert_close(metrics["gap"], (np.log(pushed) - data).mean())
 
 
 def test_an_update_optimises_under_the_critic_before_its_step(batch, fixed_policy):
@@ -216,7 +216,7 @@ def test_an_update_optimises_under_the_critic_before_its_step(batch, fixed_polic
         algorithm.policy, state.actor.params, q, batch, jax.random.fold_in(KEY, 2), 0
     )
     own = algorithm.policy.mode(state.actor.params, batch["observations"])
-    close(metrics["actor/imitation"], ((prepared["targets"][0] - own) ** 2).sum(-1).mean())
+    assert_close(metrics["actor/imitation"], ((prepared["targets"][0] - own) ** 2).sum(-1).mean())
     assert float(metrics["actor/gain"]) >= 0
     assert not math.isclose(float(metrics["actor/imitation"]), 0.0)
 
@@ -235,13 +235,13 @@ def test_stored_proposals_are_the_policys_samples_whatever_the_size_of_the_piece
     pieces = candidates.columns(algorithm, state.actor.params, buffer, KEY, rows=3)
     for name, which, key in zip(("candidates", "next_candidates"), ("observations", "next_observations"),
                                 jax.random.split(KEY)):  # fmt: skip
-        close(filled.data[name], pieces[name])
+        assert_close(filled.data[name], pieces[name])
         keys = jax.random.split(jax.random.fold_in(key, 5), 3)
         own = [algorithm.policy.sample(state.actor.params, data[which][5:6], k)[0] for k in keys]
-        close(filled.data[name][5], own)
+        assert_close(filled.data[name][5], own)
     batch = Sampler(batch_size=4)({"prior": filled}, KEY)
     _, metrics = algorithm.update(state, batch, KEY)
     assert all(bool(jnp.isfinite(v)) for v in metrics.values())
     two_steps = Sampler(n_step=2).read(filled, jnp.array([2]))
-    close(two_steps["candidates"], filled.data["candidates"][2:3])
-    close(two_steps["next_candidates"], filled.data["next_candidates"][3:4])
+    assert_close(two_steps["candidates"], filled.data["candidates"][2:3])
+    assert_close(two_steps["next_candidates"], filled.data["next_candidates"][3:4])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from asserting import assert_close
 
 from understudy.errors import SettingsError
 from understudy.policies.deterministic import Deterministic
@@ -25,7 +26,6 @@ from understudy.policies.tokens import CoarseToFine, Tokens
 KEY = jax.random.key(0)
 LOG_2PI = math.log(2 * math.pi)
 HALF = 0.5 * math.log(3)  # tanh(HALF) = 1/2
-close = lambda x, y, **kw: np.testing.assert_allclose(np.asarray(x), y, **({"rtol": 1e-5, "atol": 1e-6} | kw))
 
 
 def run(method, *args):
@@ -44,11 +44,11 @@ def test_gaussian_with_a_constant_deviation(constant):
     policy = Gaussian(action_size=2, hidden=(4,), deviation="constant", std=2.0)
     params, s = start(policy)
     params["network"] = constant(params["network"], [HALF, 0.0])
-    close(policy.mode(params, s), [[0.5, 0.0]] * 2)
+    assert_close(policy.mode(params, s), [[0.5, 0.0]] * 2)
     actions = jnp.array([[0.5, 0.0], [0.5, 1.0]])  # at the mean; half a deviation off in one dimension
     expected = [-LOG_2PI - 2 * math.log(2), -LOG_2PI - 2 * math.log(2) - 0.125]
-    close(policy.log_prob(params, s, actions), expected)
-    close(policy.loss(params, s, actions, KEY), [-x for x in expected])
+    assert_close(policy.log_prob(params, s, actions), expected)
+    assert_close(policy.loss(params, s, actions, KEY), [-x for x in expected])
 
 
 def test_gaussian_with_a_learned_deviation_clips_it(constant):
@@ -56,8 +56,8 @@ def test_gaussian_with_a_learned_deviation_clips_it(constant):
     params, s = start(policy)
     assert params["log_std"].shape == (1,)
     params = {"network": constant(params["network"], 0.0), "log_std": jnp.array([9.0])}
-    close(policy.moments(params, s)[1], [[0.5]] * 2)
-    close(policy.moments(params | {"log_std": jnp.array([-9.0])}, s)[1], [[-1.0]] * 2)
+    assert_close(policy.moments(params, s)[1], [[0.5]] * 2)
+    assert_close(policy.moments(params | {"log_std": jnp.array([-9.0])}, s)[1], [[-1.0]] * 2)
 
 
 def test_gaussian_with_a_state_dependent_deviation_and_free_mean(constant):
@@ -65,9 +65,9 @@ def test_gaussian_with_a_state_dependent_deviation_and_free_mean(constant):
     params, s = start(policy)
     params["network"] = constant(params["network"], [3.0, -0.25, 0.1, 0.2])
     mean, log_std = policy.moments(params, s)
-    close(mean, [[3.0, -0.25]] * 2)
-    close(log_std, [[0.1, 0.2]] * 2)
-    close(policy.mode(params, s), [[1.0, -0.25]] * 2)  # actions end at 1
+    assert_close(mean, [[3.0, -0.25]] * 2)
+    assert_close(log_std, [[0.1, 0.2]] * 2)
+    assert_close(policy.mode(params, s), [[1.0, -0.25]] * 2)  # actions end at 1
 
 
 def test_gaussian_samples_have_its_moments_stay_in_range_and_pass_gradients(constant):
@@ -75,12 +75,12 @@ def test_gaussian_samples_have_its_moments_stay_in_range_and_pass_gradients(cons
     params, s = start(policy, 20_000)
     params["network"] = constant(params["network"], HALF)
     samples = policy.sample(params, s, KEY)
-    close(samples.mean(), 0.5, atol=0.003)
-    close(samples.std(), 0.1, atol=0.002)
+    assert_close(samples.mean(), 0.5, atol=0.003)
+    assert_close(samples.std(), 0.1, atol=0.002)
     assert float(jnp.abs(Gaussian(action_size=1, hidden=(4,), deviation="constant", std=9.0)
                          .sample(params, s, KEY)).max()) == 1.0  # fmt: skip
     grad = jax.grad(lambda p: policy.rsample(p, s, KEY).mean())(params)["network"]["params"]["Dense_1"]["bias"]
-    close(grad, [0.75], atol=1e-4)  # d tanh(b) / d b = 1 - 1/4, no sample reaches the bound at five deviations
+    assert_close(grad, [0.75], atol=1e-4)  # d tanh(b) / d b = 1 - 1/4, no sample reaches the bound at five deviations
 
 
 # --- TanhGaussian -------------------------------------------------------------------------------------------------
@@ -88,10 +88,10 @@ def test_tanh_gaussian_log_prob(constant):
     policy = TanhGaussian(action_size=1, hidden=(4,))
     params, s = start(policy)
     params["network"] = constant(params["network"], [0.0, 0.0])  # u ~ N(0, 1)
-    close(policy.mode(params, s), [[0.0]] * 2)
+    assert_close(policy.mode(params, s), [[0.0]] * 2)
     expected = [-0.5 * LOG_2PI, -0.5 * HALF**2 - 0.5 * LOG_2PI - math.log(0.75)]
-    close(policy.log_prob(params, s, jnp.array([[0.0], [0.5]])), expected)
-    close(policy.loss(params, s, jnp.array([[0.0], [0.5]]), KEY), [-x for x in expected])
+    assert_close(policy.log_prob(params, s, jnp.array([[0.0], [0.5]])), expected)
+    assert_close(policy.loss(params, s, jnp.array([[0.0], [0.5]]), KEY), [-x for x in expected])
 
 
 def test_tanh_gaussian_density_integrates_to_one(constant):
@@ -100,7 +100,7 @@ def test_tanh_gaussian_density_integrates_to_one(constant):
     params["network"] = constant(params["network"], [0.3, -0.5])
     grid = (jnp.arange(20_000) + 0.5) / 10_000 - 1
     density = jnp.exp(policy.log_prob(params, jnp.ones((20_000, 3)), grid[:, None]))
-    close(density.mean() * 2, 1.0, rtol=1e-3)
+    assert_close(density.mean() * 2, 1.0, rtol=1e-3)
 
 
 def test_tanh_gaussian_reports_the_log_prob_of_its_own_samples(constant):
@@ -109,8 +109,8 @@ def test_tanh_gaussian_reports_the_log_prob_of_its_own_samples(constant):
     params["network"] = constant(params["network"], [0.3, 0.0, -0.3, -1.0, -0.5, 0.0])
     actions, log_probs = policy.sample_and_log_prob(params, s, KEY)
     assert actions.shape == (64, 3) and log_probs.shape == (64,)
-    close(log_probs, policy.log_prob(params, s, actions), rtol=1e-3, atol=1e-3)
-    close(actions, policy.sample(params, s, KEY))
+    assert_close(log_probs, policy.log_prob(params, s, actions), rtol=1e-3, atol=1e-3)
+    assert_close(actions, policy.sample(params, s, KEY))
 
 
 def test_tanh_gaussian_recorded_actions_at_the_bound_are_finite(constant):
@@ -119,17 +119,17 @@ def test_tanh_gaussian_recorded_actions_at_the_bound_are_finite(constant):
     params["network"] = constant(params["network"], [0.0, 0.0])
     u = 0.5 * math.log((2 - 1e-5) / 1e-5)  # atanh(1 - 1e-5)
     expected = -0.5 * u**2 - 0.5 * LOG_2PI - math.log(1 - (1 - 1e-5) ** 2)
-    close(policy.log_prob(params, s, jnp.array([[1.0], [-1.0]])), [expected] * 2, rtol=1e-3)
+    assert_close(policy.log_prob(params, s, jnp.array([[1.0], [-1.0]])), [expected] * 2, rtol=1e-3)
 
 
 def test_tanh_gaussian_deviation_is_bounded_and_may_be_constant(constant):
     policy = TanhGaussian(action_size=1, hidden=(4,), log_std_min=-3.0)
     params, s = start(policy)
     params["network"] = constant(params["network"], [0.0, -50.0])
-    close(policy.base.moments(params, s)[1], [[-3.0]] * 2)
+    assert_close(policy.base.moments(params, s)[1], [[-3.0]] * 2)
     policy = TanhGaussian(action_size=1, hidden=(4,), deviation="constant", std=0.5)
     params, s = start(policy)
-    close(policy.base.moments(params, s)[1], [[math.log(0.5)]] * 2)
+    assert_close(policy.base.moments(params, s)[1], [[math.log(0.5)]] * 2)
 
 
 # --- Deterministic ------------------------------------------------------------------------------------------------
@@ -137,9 +137,9 @@ def test_deterministic_imitates_by_the_sum_of_squares(constant):
     policy = Deterministic(action_size=2, hidden=(4,))
     params, s = start(policy)
     params = constant(params, [HALF, -HALF])
-    close(policy.mode(params, s), [[0.5, -0.5]] * 2)
-    close(policy.sample(params, s, KEY), [[0.5, -0.5]] * 2)
-    close(policy.loss(params, s, jnp.array([[0.5, 0.5], [0.0, 0.0]]), KEY), [1.0, 0.5])
+    assert_close(policy.mode(params, s), [[0.5, -0.5]] * 2)
+    assert_close(policy.sample(params, s, KEY), [[0.5, -0.5]] * 2)
+    assert_close(policy.loss(params, s, jnp.array([[0.5, 0.5], [0.0, 0.0]]), KEY), [1.0, 0.5])
 
 
 # --- Flow ---------------------------------------------------------------------------------------------------------
@@ -147,16 +147,16 @@ def test_flow_with_a_constant_velocity_shifts_the_noise(constant):
     policy = Flow(action_size=2, hidden=(4,), steps=10)
     params, s = start(policy)
     params = constant(params, [0.25, -0.5])
-    close(policy.latent(params, s, jnp.array([[0.5, 0.0], [0.9, -0.9]])), [[0.75, -0.5], [1.0, -1.0]])
+    assert_close(policy.latent(params, s, jnp.array([[0.5, 0.0], [0.9, -0.9]])), [[0.75, -0.5], [1.0, -1.0]])
 
 
 def test_flow_takes_euler_steps_at_the_left_ends(linear):
     policy = Flow(action_size=1, hidden=(), steps=4)
     params, s = start(policy)
     in_time = linear(params, [0, 0, 0, 0, 0.8])  # v = 0.8 t over inputs [s s s x t]
-    close(policy.latent(in_time, s, jnp.zeros((2, 1))), [[0.3]] * 2)  # .8 (0 + 1 + 2 + 3) / 4 / 4
+    assert_close(policy.latent(in_time, s, jnp.zeros((2, 1))), [[0.3]] * 2)  # .8 (0 + 1 + 2 + 3) / 4 / 4
     decay = linear(params, [0, 0, 0, -1, 0])  # v = -x
-    close(policy.latent(decay, s, jnp.ones((2, 1))), [[0.75**4]] * 2)
+    assert_close(policy.latent(decay, s, jnp.ones((2, 1))), [[0.75**4]] * 2)
 
 
 def test_flow_matching_regresses_action_minus_noise_along_the_straight_path(constant, linear):
@@ -165,9 +165,9 @@ def test_flow_matching_regresses_action_minus_noise_along_the_straight_path(cons
     actions = jnp.full((40_000, 1), 0.5)
     loss = policy.loss(constant(params, 0.2), s, actions, KEY)
     assert loss.shape == (40_000,)
-    close(loss.mean(), 0.09 + 1.0, atol=0.03)  # E (.2 - (.5 - z))^2
+    assert_close(loss.mean(), 0.09 + 1.0, atol=0.03)  # E (.2 - (.5 - z))^2
     # With x_t = (1 - t) z + t a the velocity v = x_t leaves E (x_t - (a - z))^2 = E (2 - t)^2 + .25 E (1 - t)^2.
-    close(policy.loss(linear(params, [0, 0, 0, 1, 0]), s, actions, KEY).mean(), 7 / 3 + 0.25 / 3, atol=0.06)
+    assert_close(policy.loss(linear(params, [0, 0, 0, 1, 0]), s, actions, KEY).mean(), 7 / 3 + 0.25 / 3, atol=0.06)
 
 
 # --- OneStepFlow --------------------------------------------------------------------------------------------------
@@ -175,9 +175,9 @@ def test_one_step_flow_acts_with_the_one_step_network(constant, linear):
     policy = OneStepFlow(action_size=1, hidden=())
     params, s = start(policy)
     params = {"flow": constant(params["flow"], 0.7), "one_step": linear(params["one_step"], [0, 0, 0, 2])}  # mu = 2 z
-    close(policy.latent(params, s, jnp.array([[0.25], [3.0]])), [[0.5], [1.0]])
-    close(policy.sample(params, s, KEY), policy.latent(params, s, policy.flow.noise(s, KEY)))
-    close(policy.rsample(params, s, KEY), policy.sample(params, s, KEY))
+    assert_close(policy.latent(params, s, jnp.array([[0.25], [3.0]])), [[0.5], [1.0]])
+    assert_close(policy.sample(params, s, KEY), policy.latent(params, s, policy.flow.noise(s, KEY)))
+    assert_close(policy.rsample(params, s, KEY), policy.sample(params, s, KEY))
 
 
 def test_one_step_flow_distils_the_flow_without_teaching_it(constant):
@@ -186,13 +186,15 @@ def test_one_step_flow_distils_the_flow_without_teaching_it(constant):
     params = {"flow": constant(params["flow"], 9.0), "one_step": constant(params["one_step"], 3.0)}
     actions = jnp.zeros((256, 1))
     matching, distillation, student = policy.distil(params, s, actions, KEY)
-    close(distillation, [4.0] * 256)  # the teacher is bounded at 1, the student's 3 is bounded only for the critic
-    close(student, [[1.0]] * 256)
-    close(policy.loss(params, s, actions, KEY), matching + distillation)
+    assert_close(
+        distillation, [4.0] * 256
+    )  # the teacher is bounded at 1, the student's 3 is bounded only for the critic
+    assert_close(student, [[1.0]] * 256)
+    assert_close(policy.loss(params, s, actions, KEY), matching + distillation)
     params["flow"] = constant(params["flow"], 0.0)  # now within bounds, where its own gradient would not vanish
     grads = jax.grad(lambda p: policy.distil(p, s, actions, KEY)[1].mean())(params)
     assert all(float(jnp.abs(g).max()) == 0 for g in jax.tree.leaves(grads["flow"]))
-    close(grads["one_step"]["params"]["Dense_0"]["bias"], [6.0], atol=0.5)  # 2 (3 - E clip(z))
+    assert_close(grads["one_step"]["params"]["Dense_0"]["bias"], [6.0], atol=0.5)  # 2 (3 - E clip(z))
 
 
 # --- Tokens, CoarseToFine -----------------------------------------------------------------------------------------
@@ -220,45 +222,45 @@ def uneven(policy, batch_size=2):
 def test_tokens_are_equal_bins_of_each_dimension():
     policy = Tokens(action_size=1, bins=4)
     actions = jnp.array([[-1.0], [-0.51], [-0.5], [-0.01], [0.0], [0.49], [0.5], [1.0]])
-    close(policy.encode(actions)[:, 0], [0, 0, 1, 1, 2, 2, 3, 3])
-    close(policy.decode(jnp.array([[0], [2], [3]]), 0.0), [[-1.0], [0.0], [0.5]])
-    close(policy.decode(jnp.array([[0], [2], [3]]), 0.5), [[-0.75], [0.25], [0.75]])
-    close(policy.decode(jnp.array([[0], [2], [3]]), 1.0), [[-0.5], [0.5], [1.0]])
+    assert_close(policy.encode(actions)[:, 0], [0, 0, 1, 1, 2, 2, 3, 3])
+    assert_close(policy.decode(jnp.array([[0], [2], [3]]), 0.0), [[-1.0], [0.0], [0.5]])
+    assert_close(policy.decode(jnp.array([[0], [2], [3]]), 0.5), [[-0.75], [0.25], [0.75]])
+    assert_close(policy.decode(jnp.array([[0], [2], [3]]), 1.0), [[-0.5], [0.5], [1.0]])
 
 
 def test_coarse_to_fine_tokens_are_digits_the_first_of_every_dimension_first():
     policy = CoarseToFine(action_size=2, bins=2, levels=3)  # cells of 1/4
     tokens = policy.encode(jnp.array([[0.3, -0.9], [1.0, 0.0]]))  # cells 5 = 101 and 0 = 000; 7 = 111 and 4 = 100
-    close(tokens, [[1, 0, 0, 0, 1, 0], [1, 1, 1, 0, 1, 0]])
-    close(policy.decode(tokens, 0.5), [[0.375, -0.875], [0.875, 0.125]])
+    assert_close(tokens, [[1, 0, 0, 0, 1, 0], [1, 1, 1, 0, 1, 0]])
+    assert_close(policy.decode(tokens, 0.5), [[0.375, -0.875], [0.875, 0.125]])
 
 
 def test_tokens_log_prob_of_a_known_table():
     policy = Tokens(action_size=2, bins=4, **SMALL)
     params, s = table(policy, 0.1, 0.2, 0.3, 0.4)
     actions = jnp.array([[-0.9, 0.9], [0.1, 0.2]])  # bins 0 and 3; 2 and 2, each 1/2 wide
-    close(run(policy.log_prob, params, s, actions), [math.log(0.1 * 0.4 * 4), math.log(0.3 * 0.3 * 4)])
-    close(run(policy.loss, params, s, actions, KEY), [-math.log(0.1 * 0.4), -math.log(0.3 * 0.3)])
-    close(run(policy.mode, params, s), [[0.75, 0.75]] * 2)
+    assert_close(run(policy.log_prob, params, s, actions), [math.log(0.1 * 0.4 * 4), math.log(0.3 * 0.3 * 4)])
+    assert_close(run(policy.loss, params, s, actions, KEY), [-math.log(0.1 * 0.4), -math.log(0.3 * 0.3)])
+    assert_close(run(policy.mode, params, s), [[0.75, 0.75]] * 2)
     colder = Tokens(action_size=2, bins=4, temperature=0.5, **SMALL)  # squares: .01 .04 .09 .16, sum .3
-    close(run(colder.log_prob, params, s, actions), [math.log(0.01 * 0.16 / 0.09 * 4), math.log(0.09 * 4)])
-    close(run(colder.loss, params, s, actions, KEY), run(policy.loss, params, s, actions, KEY))
+    assert_close(run(colder.log_prob, params, s, actions), [math.log(0.01 * 0.16 / 0.09 * 4), math.log(0.09 * 4)])
+    assert_close(run(colder.loss, params, s, actions, KEY), run(policy.loss, params, s, actions, KEY))
 
 
 def test_coarse_to_fine_log_prob_of_a_known_table():
     policy = CoarseToFine(action_size=1, bins=2, levels=2, **SMALL)
     params, s = table(policy, 0.25, 0.75)
     actions = jnp.array([[0.9], [0.1]])  # digits 1 1 and 1 0, cells of 1/2
-    close(run(policy.log_prob, params, s, actions), [math.log(0.75 * 0.75 * 2), math.log(0.75 * 0.25 * 2)])
-    close(run(policy.loss, params, s, actions, KEY), [-math.log(0.75 * 0.75), -math.log(0.75 * 0.25)])
-    close(run(policy.mode, params, s), [[0.75]] * 2)
+    assert_close(run(policy.log_prob, params, s, actions), [math.log(0.75 * 0.75 * 2), math.log(0.75 * 0.25 * 2)])
+    assert_close(run(policy.loss, params, s, actions, KEY), [-math.log(0.75 * 0.75), -math.log(0.75 * 0.25)])
+    assert_close(run(policy.mode, params, s), [[0.75]] * 2)
 
 
 def test_tokens_sample_uniformly_inside_bins():
     policy = Tokens(action_size=1, bins=2, temperature=0.5, **SMALL)
     params, s = table(policy, 0.25, 0.75, batch_size=20_000)  # squared 1/16 and 9/16, that is .1 and .9
     counts, _ = np.histogram(run(policy.sample, params, s, KEY), bins=np.linspace(-1, 1, 9))
-    close(counts / 20_000, [0.1 / 4] * 4 + [0.9 / 4] * 4, atol=0.01, rtol=0)
+    assert_close(counts / 20_000, [0.1 / 4] * 4 + [0.9 / 4] * 4, atol=0.01, rtol=0)
 
 
 @of_both_kinds
@@ -270,7 +272,7 @@ def test_token_densities_integrate_to_one(policy):
         grid = jnp.stack(jnp.meshgrid(*[line] * size), -1).reshape(-1, size)
         params, s = uneven(one, len(grid))
         density = jnp.exp(run(one.log_prob, params, s, grid))
-        close(density.mean() * 2**size, 1.0, rtol=1e-4)
+        assert_close(density.mean() * 2**size, 1.0, rtol=1e-4)
         assert float(density.max() / density.min()) > 3
 
 
@@ -288,9 +290,9 @@ def test_decoding_assigns_what_teacher_forcing_does(policy, frames):
         return (log_probs, tokens), forced, actions
 
     (log_probs, tokens), (forced, likeliest), actions = both(params, s)
-    close(log_probs, forced, rtol=1e-4, atol=1e-4)
-    close(tokens, likeliest)
-    close(run(policy.sample, params, s, KEY), actions)
+    assert_close(log_probs, forced, rtol=1e-4, atol=1e-4)
+    assert_close(tokens, likeliest)
+    assert_close(run(policy.sample, params, s, KEY), actions)
 
 
 @of_both_kinds
@@ -310,7 +312,7 @@ def test_tokens_learn_two_modes_whose_second_dimension_follows_the_first(policy)
     drawn = run(policy.sample, params, s, KEY)
     assert float((jnp.sign(drawn[:, 0] * drawn[:, 1]) == jnp.sign(s[:, 0])).mean()) > 0.98
     assert 0.4 < float((drawn[:, 0] > 0).mean()) < 0.6
-    close(jnp.abs(run(policy.mode, params, s)), jnp.abs(policy.decode(policy.encode(actions), 0.5)))
+    assert_close(jnp.abs(run(policy.mode, params, s)), jnp.abs(policy.decode(policy.encode(actions), 0.5)))
 
 
 def test_tokens_refuse_a_width_that_the_heads_do_not_divide_and_too_many_cells():
