@@ -9,11 +9,10 @@ that name.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import pathlib
 
-from keep import HERE, curve, keep, rows_of, understudy
+from keep import HERE, arguments, curve, keep, rows_of, understudy
 
 ENV = "cube-single-play-singletask-v0"
 SHAPE = "--policy.hidden 256 256 --policy.activation relu --policy.layer_norm none"
@@ -127,13 +126,7 @@ def table() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="CLASS", help=", ".join((*CLASSES, "torch")))
-    parser.add_argument("--data", default=f"../shared/data/{ENV}.npz")
-    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
-    args = parser.parse_args()
-    if unknown := set(args.names) - {*CLASSES, "torch"}:
-        parser.error(f"There is no class {', '.join(sorted(unknown))} here; give some of {', '.join(CLASSES)}, torch.")
+    args = arguments(__doc__, (*CLASSES, "torch"), "class", f"../shared/data/{ENV}.npz")
     for name in args.names:
         out = args.runs / f"any-{name}"
         if name == "torch":

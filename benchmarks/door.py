@@ -14,10 +14,7 @@ have no entropy: their policy climbs Q alone.
 
 from __future__ import annotations
 
-import argparse
-import pathlib
-
-from keep import HERE, curve, keep, rows_of, understudy
+from keep import HERE, arguments, curve, keep, rows_of, stages
 
 ENV = "AdroitHandDoorSparse-v1"
 RUN = f"--env {ENV} --reward-scale 0.0990099 --reward-bias -0.990099 --utd 1 --seeds 3"
@@ -78,19 +75,10 @@ def table() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="METHOD", help=", ".join(METHODS))
-    parser.add_argument("--data", default="../shared/data/adroit-door-human.hdf5")
-    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
-    args = parser.parse_args()
-    if unknown := set(args.names) - set(METHODS):
-        parser.error(f"There is no method {', '.join(sorted(unknown))} here; give some of {', '.join(METHODS)}.")
+    args = arguments(__doc__, METHODS, "method", "../shared/data/adroit-door-human.hdf5")
     for name in args.names:
         out = args.runs / f"{name}-door"
-        (algorithm, *words), *later = (stage.split() for stage in METHODS[name].split(" && "))
-        understudy("train", algorithm, args.data, *RUN.split(), *words, "--out", str(out))
-        for stage in later:
-            understudy("resume", str(out), *stage)
+        stages(METHODS[name], args.data, RUN, out)
         keep(out)
     print(table())
 

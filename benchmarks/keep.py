@@ -18,7 +18,8 @@ HERE = pathlib.Path(__file__).parent / "results"
 HEAD = """# Results
 
 Every row was measured; the folder of that name holds each evaluation episode (`episodes.jsonl`), the result and what
-made it (`run.json`: command, settings, versions). Success in percent, mean [95% interval] over seeds and episodes;
+made it (`run.json`: command, settings, versions). Success in percent, or the return where the task has no success, mean
+[95% interval] over seeds and episodes;
 *last* is the final evaluation, *best* the best one of the run, which nobody could have picked without looking; *curve*
 is every evaluation, at the updates (offline) or environment steps (live) of its row of `episodes.jsonl`.
 
@@ -27,23 +28,22 @@ is every evaluation, at the updates (offline) or environment steps (live) of its
 """
 
 
-def percent(mean, interval) -> str:
-    if mean is None:
-        return "–"
-    return f"{100 * mean:.0f}" + (f" [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]" if interval else "")
+def scored(result: dict, which: str = "") -> str:
+    """Success in percent, or the return where there is none, with its interval; `which`: "", "best_" or "offline_"."""
+    success, interval = result[f"{which}success"], result[f"{which}interval"]
+    mean, scale = (result[f"{which}return"], 1) if success is None else (success, 100)
+    return f"{scale * mean:.0f}" + (f" [{scale * interval[0]:.0f}, {scale * interval[1]:.0f}]" if interval else "")
 
 
 def told(folder: pathlib.Path) -> str:
-    """Success in percent at every evaluation: "12k 34, 24k 56; live 4k 60"."""
+    """Success in percent, or the return, at every evaluation: "12k 34, 24k 56, live 4k 60"."""
     points: dict[tuple, list[float]] = {}
     for line in (folder / "episodes.jsonl").read_text().splitlines():
         e = json.loads(line)
         word = {"warmup": "live ", "online": "live ", "retrain": "retrained "}.get(e["phase"], "")
         place = (word, e["env_steps"] if word == "live " else e["updates"])
-        points.setdefault(place, []).append(e["success"])
-    if None in next(iter(points.values())):
-        return "–"
-    return ", ".join(f"{live}{at / 1000:g}k {100 * sum(s) / len(s):.0f}" for (live, at), s in points.items())
+        points.setdefault(place, []).append(e["return"] if e["success"] is None else 100 * e["success"])
+    return ", ".join(f"{live}{at / 1000:g}k {sum(s) / len(s):.0f}" for (live, at), s in points.items())
 
 
 def rows_of(*names: str) -> list[dict]:
@@ -64,18 +64,16 @@ def curve(rows: list[dict], seed: int | None = None) -> list[tuple[int, float]]:
 
 
 def offline(folder: pathlib.Path, result: dict) -> str:
-    """Success after the offline phase, where there was one."""
+    """What the offline phase reached, where there was one."""
     first = json.loads((folder / "episodes.jsonl").read_text().partition("\n")[0])
-    return "–" if first["phase"] == "start" else percent(result["offline_success"], result["offline_interval"])
+    return "–" if first["phase"] == "start" else scored(result, "offline_")
 
 
 def row(folder: pathlib.Path) -> str:
     about, result = (json.loads((folder / n).read_text()) for n in ("run.json", "result.json"))
     seeds = len(about["seeds"])
     return (f"| {folder.name} | `{about['command']}` | {seeds} x {result['episodes']} "
-            f"| {offline(folder, result)} "
-            f"| {percent(result['success'], result['interval'])} "
-            f"| {percent(result['best_success'], result['best_interval'])} | {told(folder)} "
+            f"| {offline(folder, result)} | {scored(result)} | {scored(result, 'best_')} | {told(folder)} "
             f"| {about['note']} |\n")  # fmt: skip
 
 
@@ -96,6 +94,26 @@ def together(commands: list[str], name: str) -> str:
 def understudy(*words: str) -> None:
     """The command line, as a user calls it."""
     subprocess.run([sys.executable, "-m", "understudy", *words], check=True)
+
+
+def stages(words: str, data: str | None, run: str, out: pathlib.Path) -> None:
+    """Train, and resume: "ALGORITHM OPTIONS && OPTIONS of resume && ..."; `run`: options of train as well."""
+    (algorithm, *given), *later = (stage.split() for stage in words.split(" && "))
+    understudy("train", algorithm, *([data] if data else []), *run.split(), *given, "--out", str(out))
+    for stage in later:
+        understudy("resume", str(out), *stage)
+
+
+def arguments(doc: str, names, what: str, data: str | None) -> argparse.Namespace:
+    """The command line of a script that makes some of the runs `names`: names, data, runs."""
+    parser = argparse.ArgumentParser(description=doc.split("\n")[0])
+    parser.add_argument("names", nargs="*", metavar=what.upper(), help=", ".join(names))
+    parser.add_argument("--data", default=data)
+    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"))
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(names):
+        parser.error(f"There is no {what} {', '.join(sorted(unknown))} here; give some of {', '.join(names)}.")
+    return args
 
 
 def keep(run: pathlib.Path, note: str = "", name: str | None = None) -> None:

@@ -14,7 +14,7 @@ import argparse
 import json
 import pathlib
 
-from keep import HERE, keep, offline, percent, understudy
+from keep import HERE, keep, offline, scored, understudy
 
 RUN = ("--offline 60000 --online 20000 --offline-share 0.5 --utd 1 --eval-every 20000 --seeds 3 "
        "--learning_rate 1e-3 --critic.learning_rate 1e-3 --online.learning_rate 3e-4 "
@@ -36,7 +36,7 @@ def table(task: str) -> str:
         folder = HERE / f"order-{task}-{name}"
         if (folder / "result.json").exists():
             result = json.loads((folder / "result.json").read_text())
-            scores = [percent(result[f"{k}success"], result[f"{k}interval"]) for k in ("", "best_")]
+            scores = (scored(result), scored(result, "best_"))
             lines.append(f"| {name} | {' | '.join((offline(folder, result), *scores))} | {published} |")
     return "\n".join(lines)
 
