@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import pathlib
 import sys
 
 import pytest
+from quick import FLAGS
+
+os.environ.setdefault("XLA_FLAGS", FLAGS)  # before anything imports JAX
 
 SHARED = pathlib.Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 

@@ -8,7 +8,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from quick import QUICK
 
 from understudy import registry
 from understudy.wrappers import shaped
@@ -64,28 +63,25 @@ def needed(algorithm, batch: dict) -> dict:
     return shaped(algorithm, {k: v for k, v in batch.items() if k in algorithm.requires})
 
 
-jit = functools.partial(jax.jit, compiler_options=QUICK)  # in a quarter of the time, for programs that run slower
-
-
-@jit
+@jax.jit
 def init(algorithm, key, batch):
     """One program, since one by one its operations take longer to compile."""
     return algorithm.init(key, batch)
 
 
-@jit
+@jax.jit
 def update(algorithm, state, batch, key):
     """One update: the one program of each algorithm that the laws share."""
     return algorithm.update(state, batch, key)
 
 
-@functools.partial(jit, static_argnames="greedy")
+@functools.partial(jax.jit, static_argnames="greedy")
 def act(algorithm, state, observations, key, carry=(), greedy=False):
     """What a loop plays, one step."""
     return algorithm.act(state, observations, key, carry, greedy=greedy)
 
 
-@functools.partial(jit, static_argnames="n")
+@functools.partial(jax.jit, static_argnames="n")
 def chunk(algorithm, state, batch, key, start, n: int = 10):
     """n updates in one scan; update i uses fold_in(key, i), as a run does."""
     body = lambda state, i: algorithm.update(state, batch, jax.random.fold_in(key, i))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import act as compiled_act
-from cases import init, jit, make_batch, needed
+from cases import init, make_batch, needed
 from quick import FLAGS
 
 from understudy import registry
@@ -101,7 +101,7 @@ def test_seeds_in_one_program_equal_separate_runs_and_every_leaf_may_be_swept(ca
             rows.append(metrics)
         alone.append((start, state, stack(rows)))
     assert not equal(alone[0][2], alone[1][2])
-    assert_close(jit(jax.vmap(run))(stack(algorithms), stack(batches), jnp.stack(keys)), stack(alone))
+    assert_close(jax.jit(jax.vmap(run))(stack(algorithms), stack(batches), jnp.stack(keys)), stack(alone))
 
 
 def test_a_new_number_does_not_recompile(case):

@@ -68,7 +68,7 @@ def test_every_product_trains_for_100_steps(critic):
             continue
         algorithm = made(critic, extraction, policy)
 
-        @cases.jit
+        @jax.jit
         def train(key, algorithm=algorithm):
             body = lambda state, i: algorithm.update(state, batch, jax.random.fold_in(key, i))
             state, metrics = jax.lax.scan(body, algorithm.init(key, batch), jnp.arange(100))

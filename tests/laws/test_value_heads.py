@@ -27,7 +27,7 @@ def with_critic(name: str, settings: dict):
     return dataclasses.replace(algorithm, critic=critic)
 
 
-@cases.jit
+@jax.jit
 def twenty(algorithm, state, batch, key):
     body = lambda state, i: algorithm.update(state, batch, jax.random.fold_in(key, i))
     return jax.lax.scan(body, state, jnp.arange(20))
@@ -62,10 +62,10 @@ def test_ranges_are_swept_in_one_program():
     """Two ranges side by side equal two runs, with no other program for the second."""
     algorithms = [with_critic("td3_bc", VARIANTS["two_hot"] | dict(v_min=v)) for v in (-6.0, -3.0)]
     batch = cases.needed(algorithms[0], cases.make_batch())
-    run = cases.jit(lambda a, k: a.update(a.init(k, batch), batch, k)[1])
+    run = jax.jit(lambda a, k: a.update(a.init(k, batch), batch, k)[1])
     alone = [run(a, jax.random.key(3)) for a in algorithms]
     assert run._cache_size() == 1 and float(alone[0]["critic/q"]) != float(alone[1]["critic/q"])
     stacked = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(i) for i in x]), *algorithms)
-    together = cases.jit(jax.vmap(run.__wrapped__, in_axes=(0, None)))(stacked, jax.random.key(3))
+    together = jax.jit(jax.vmap(run.__wrapped__, in_axes=(0, None)))(stacked, jax.random.key(3))
     for k, v in together.items():
         np.testing.assert_allclose(v, [a[k] for a in alone], rtol=2e-4, atol=2e-5)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import USUAL
 
 from understudy import registry
 from understudy.wrappers import core_of
@@ -77,7 +78,7 @@ PROBLEMS = {
 }
 
 
-@functools.partial(jax.jit, static_argnames="n")
+@functools.partial(jax.jit, static_argnames="n", compiler_options=USUAL)
 def learn(algorithm, state, batch, key, n: int):
     body = lambda state, i: algorithm.update(state, batch, jax.random.fold_in(key, i))
     return jax.lax.scan(body, state, jnp.arange(n))

@@ -10,19 +10,9 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from quick import FLAGS
+from quick import as_a_user
 
 HERE = pathlib.Path(__file__).parent
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
-    """Runs of a second in this process: what they compile takes longer than what they do."""
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")
@@ -57,8 +47,8 @@ def start(pendulum, tmp_path_factory):
 
     def go(out, seeds=1, algorithm="td3_bc", *switch: str, dies_after: int | None = None) -> subprocess.Popen:
         command = [sys.executable, str(HERE / "small_run.py"), str(out), str(pendulum), str(seeds), algorithm, *switch]
-        env = os.environ | {"UNDERSTUDY_CACHE": str(cache)}
-        env |= {"XLA_FLAGS": FLAGS} if switch or " " in algorithm else {}
+        env = dict(os.environ) if switch or " " in algorithm else as_a_user()
+        env |= {"UNDERSTUDY_CACHE": str(cache)}
         env |= {"DIES_AFTER": str(dies_after)} if dies_after is not None else {}
         return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 

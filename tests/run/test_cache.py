@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 
-from quick import FLAGS
-
 PROGRAM = """
 import sys
 import jax
@@ -24,7 +22,7 @@ print(len(misses))
 
 def test_a_second_run_starts_without_compiling(pendulum, tmp_path):
     def compiled(out: str) -> int:
-        env = os.environ | {"UNDERSTUDY_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": FLAGS}
+        env = os.environ | {"UNDERSTUDY_CACHE": str(tmp_path / "cache")}
         env.pop("JAX_COMPILATION_CACHE_DIR", None)
         done = subprocess.run([sys.executable, "-c", PROGRAM, pendulum, str(tmp_path / out)], env=env, text=True,
                               capture_output=True, timeout=300)  # fmt: skip
