@@ -32,6 +32,8 @@ def scored(result: dict, which: str = "") -> str:
     """Success in percent, or the return where there is none, with its interval; `which`: "", "best_" or "offline_"."""
     success, interval = result[f"{which}success"], result[f"{which}interval"]
     mean, scale = (result[f"{which}return"], 1) if success is None else (success, 100)
+    if mean is None:
+        return "–"
     return f"{scale * mean:.0f}" + (f" [{scale * interval[0]:.0f}, {scale * interval[1]:.0f}]" if interval else "")
 
 
