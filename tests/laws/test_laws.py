@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from cases import act as compiled_act
 from cases import init, make_batch, needed
-from quick import FLAGS
 
 from understudy import registry
 from understudy.errors import SettingsError
@@ -183,7 +182,7 @@ KINDS = ("bc", "sac", "iql", "fql", "qc", "ppo", "ooo", "arsq")  # each way to b
 def test_one_device_equals_four(names):
     """Batch sharded over four virtual devices, against one (a process of its own: XLA_FLAGS)."""
     script = pathlib.Path(__file__).with_name("four_devices.py")
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count=4 {FLAGS}",
+    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count=4 {os.environ['XLA_FLAGS']}",
                                 "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(script.parents[1])}  # fmt: skip
     command = [sys.executable, str(script), *names]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1200)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_parity import BATCH, HIDDEN, KEY, A, assert_close, assert_ensemble_close, gradient, mlp, replay, with_weights  # noqa: F401
+from test_parity import BATCH, HIDDEN, KEY, A, assert_close, assert_ensemble_close, gradient, mlp, with_weights
 
 from understudy.algorithm import Actor, ActorCritic, ActorCriticState
 from understudy.algorithms import diffusion_ql as dql
@@ -74,7 +74,7 @@ def test_schedules(schedule):
     assert_close(signal(schedule, 5), IDQL["schedules"][schedule], 1e-7)
 
 
-def test_idql_policy_and_its_average(replay, times):  # noqa: F811
+def test_idql_policy_and_its_average(replay, times):
     params = ln_resnet(NETS)
     replay(DRAWS["normal"][0])
     critic = IQLCritic(hidden=HIDDEN, discount=0.9, expectile=0.8, tau=0.25)
@@ -88,7 +88,7 @@ def test_idql_policy_and_its_average(replay, times):  # noqa: F811
     assert_close(value, IDQL["value_loss"])
 
 
-def test_idql_samples_and_acts(replay, monkeypatch):  # noqa: F811
+def test_idql_samples_and_acts(replay, monkeypatch):
     params, draws = ln_resnet(NETS), DRAWS["act"][:, :6]
     replay(draws[0], draws[1:])
     samples = POLICY.sample(params, jnp.repeat(FIRST, 6, 0), KEY)
@@ -112,7 +112,7 @@ def test_idql_samples_and_acts(replay, monkeypatch):  # noqa: F811
 
 # --- Diffusion-QL -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name, samples, network", [("first", 1, 0), ("second", 10, 1)])
-def test_diffusion_ql(replay, times, monkeypatch, name, samples, network):  # noqa: F811
+def test_diffusion_ql(replay, times, monkeypatch, name, samples, network):
     """One backup action or the best of ten; the first or the second network climbed."""
     record, params = DQL[name], plain(NETS)
     policy = Diffusion(action_size=A, hidden=HIDDEN, time_size=4)
@@ -139,7 +139,7 @@ def test_diffusion_ql(replay, times, monkeypatch, name, samples, network):  # no
     assert_trees_close(grads, plain(record["actor_grad"]))
 
 
-def test_diffusion_ql_acts_by_softmax_over_its_samples(replay, monkeypatch):  # noqa: F811
+def test_diffusion_ql_acts_by_softmax_over_its_samples(replay, monkeypatch):
     policy, params = Diffusion(action_size=A, hidden=HIDDEN, time_size=4), plain(NETS)
     critic = dql.DiffusionQLCritic(hidden=HIDDEN, activation="mish")
     state, seen = with_weights(critic.init(KEY, BATCH), False), {}

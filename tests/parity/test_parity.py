@@ -89,28 +89,6 @@ def assert_ensemble_close(ours: dict, recorded: list, scale: float = 1.0, rtol=1
         assert_layers_close(jax.tree.map(lambda x: x[i], ours["params"]["VmapMLP_0"]), scaled, rtol)  # noqa: B023
 
 
-@pytest.fixture
-def replay(monkeypatch):
-    """replay(*draws): these answer the next calls of jax.random.normal and uniform, in order."""
-    queue = []
-
-    def draw(key, shape=(), dtype=None, minval=0.0, maxval=1.0):
-        assert queue, "more random numbers are drawn than were recorded"
-        value = queue.pop(0)
-        assert value.shape == tuple(shape), (value.shape, shape)
-        return jnp.asarray(value, jnp.float32)
-
-    monkeypatch.setattr(jax.random, "normal", draw)
-    monkeypatch.setattr(jax.random, "uniform", draw)
-
-    def load(*draws):
-        assert not queue, "fewer random numbers were drawn than recorded"
-        queue.extend(draws)
-
-    yield load
-    assert not queue, "fewer random numbers were drawn than recorded"
-
-
 def actor_of(policy, params, temperature=0.0):
     return Actor(policy, params, lambda s, key: policy.sample(params, s, key), temperature)
 

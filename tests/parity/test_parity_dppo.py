@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_diffusion import NETS, assert_trees_close, plain
-from test_parity import BATCH, HIDDEN, KEY, A, assert_close, gradient, replay  # noqa: F401
+from test_parity import BATCH, HIDDEN, KEY, A, assert_close, gradient
 
 from understudy.algorithms.dppo import DPPO, DPPOState
 from understudy.core import Net
@@ -25,7 +25,7 @@ STATE = DPPOState(actor=Net(params=scaled(0.9), opt=()), base=scaled(1.0), value
 
 
 @pytest.mark.parametrize("greedy", [False, True])
-def test_what_it_plays(replay, greedy):  # noqa: F811
+def test_what_it_plays(replay, greedy):
     replay(DRAWS["start"], DRAWS["noise"])
     actions, carry = ALGORITHM.act(STATE, BATCH["observations"], KEY, greedy=greedy)
     assert_close(actions, np.clip(RECORD["greedy" if greedy else "actions"], -1, 1))

@@ -27,7 +27,6 @@ from test_parity import (
     numpy_mlp,
     with_weights,
 )
-from test_parity import replay as replay  # a fixture
 
 from understudy.algorithm import Actor, Policy
 from understudy.algorithms.dsrl import NoiseAliasedCritic, NoiseMaxEnt
@@ -61,7 +60,7 @@ def around(name: str) -> np.ndarray:
     return np.broadcast_to((2 * OWN[name] - 1)[:, None], (3, 4, 3))
 
 
-def test_ro2o(replay, monkeypatch):  # noqa: F811
+def test_ro2o(replay, monkeypatch):
     record, policy = RECORD["ro2o"], TanhGaussian(action_size=A, hidden=HIDDEN, log_std_min=-5.0)
     params = {"network": mlp(NETS["gauss"], False)}
     critic = RO2OCritic(hidden=HIDDEN, ensemble=2, discount=0.9, samples=3, ood=0.5, epsilon=0.3, ood_epsilon=0.25,
@@ -103,7 +102,7 @@ class Recorded(Policy):
         return jnp.zeros(4)
 
 
-def test_resfit(replay):  # noqa: F811
+def test_resfit(replay):
     record = RECORD["resfit"]
     policy = Residual(action_size=A, base=Recorded(), hidden=HIDDEN, layer_norm="before", scale=0.3)
     params = {"base": (), "residual": mlp(NETS["one_step"], True)}
@@ -132,7 +131,7 @@ def per_noise(params: dict, factor: float) -> dict:
     return params
 
 
-def test_dsrl(replay, monkeypatch):  # noqa: F811
+def test_dsrl(replay, monkeypatch):
     record, bound = RECORD["dsrl"], 1.5
     base = OneStepFlow(action_size=A, hidden=HIDDEN, activation="relu")
     policy = Latent(action_size=A, base=base, bound=bound, hidden=HIDDEN)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from test_parity import BATCH, HIDDEN, KEY, assert_close, assert_ensemble_close, assert_layers_close, mlp, with_weights
-from test_parity import replay as replay  # a fixture
 
 from understudy.algorithm import Actor
 from understudy.algorithms.h2o import H2OCritic
@@ -19,7 +18,7 @@ RECORD = json.loads(pathlib.Path(__file__).with_name("h2o.json").read_text())
 DRAWS, H2O = {k: np.array(v) for k, v in RECORD["draws"].items()}, RECORD["h2o"]
 
 
-def test_h2o(replay, monkeypatch):  # noqa: F811
+def test_h2o(replay, monkeypatch):
     critic = H2OCritic(hidden=HIDDEN, discount=0.9, demo_share=0.5, weight=0.7, gap_max=0.5, samples=3, spread=0.8,
                        classifier_hidden=(6, 6))  # fmt: skip
     state = with_weights(critic.init(KEY, BATCH), False)

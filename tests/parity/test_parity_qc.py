@@ -21,7 +21,6 @@ from test_parity import (
     gradient,
     mlp,
 )
-from test_parity import replay as replay  # a fixture
 
 from understudy import extractions
 from understudy.algorithm import Actor, ActorCritic

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from test_parity import HIDDEN, KEY, A, assert_close, assert_layers_close, gradient, mlp
-from test_parity import replay as replay  # a fixture
 
 from understudy.policies.shortcut import Shortcut
 
@@ -25,7 +24,7 @@ def recorded(name: str, rows) -> jnp.ndarray:
     return jnp.asarray(np.array(RECORD[name])[rows], jnp.float32)
 
 
-def test_shortcut(replay, monkeypatch):  # noqa: F811
+def test_shortcut(replay, monkeypatch):
     params, observations = mlp(RECORD["net"], False), recorded("observations", SOURCE)
     times = recorded("times", ROWS)[:, None]
     jumps = POLICY.jump(params, observations[::4], recorded("x", slice(3)), times[::4], LEVELS[::4])

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_parity import (  # noqa: F401
+from test_parity import (
     BATCH,
     HIDDEN,
     KEY,
@@ -18,9 +18,7 @@ from test_parity import (  # noqa: F401
     A,
     assert_close,
     assert_layers_close,
-    gradient,
     mlp,
-    replay,
     with_weights,
 )
 
@@ -49,7 +47,7 @@ def state():
     return dataclasses.replace(start, critic=critic, clones=clones, accepted=ACCEPTED, updates=jnp.int32(1))
 
 
-def test_improvement(replay, state):  # noqa: F811
+def test_improvement(replay, state):
     """Their deviation of the advantages is that of n - 1."""
     s, actions, advantages = BATCH["observations"], jnp.array(RECORD["actions"]), jnp.array(RECORD["advantages"])
     for i in range(2):

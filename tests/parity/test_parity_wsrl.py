@@ -25,7 +25,6 @@ from test_parity import (
     mlp,
 )
 from test_parity import assert_ensemble_close as assert_members_close
-from test_parity import replay as replay  # a fixture
 
 from understudy import registry
 from understudy.algorithms.cql import CQLCritic
@@ -67,7 +66,7 @@ def critic_close(grads, record):
         assert_close(output[name].sum(0), 2 * np.array(record["shared_output_grad"][name]))
 
 
-def test_wsrl_offline(replay, one_by_one, monkeypatch):  # noqa: F811
+def test_wsrl_offline(replay, one_by_one, monkeypatch):
     """Cal-QL with both networks in the backup and in the gap."""
     record, (algorithm, state) = RECORD["offline"], started(**{"critic.subset": 0})
     critic, seen, loss = algorithm.critic, {}, CQLCritic.loss
@@ -85,7 +84,7 @@ def test_wsrl_offline(replay, one_by_one, monkeypatch):  # noqa: F811
 
 @pytest.mark.parametrize("chosen", [0, 1])
 @pytest.mark.parametrize("name, best_of", [("online", True), ("single", False)])
-def test_wsrl_online(replay, one_by_one, monkeypatch, name, best_of, chosen):  # noqa: F811
+def test_wsrl_online(replay, one_by_one, monkeypatch, name, best_of, chosen):
     """Weight 0, and the draw `chosen` of two networks backed up at the best of three actions, or at one action."""
     record = RECORD[f"{name}_{chosen}"]
     algorithm, state = started(**{"critic.weight": 0.0, "critic.subset": 1, "critic.max_target_backup": best_of})
@@ -101,7 +100,7 @@ def test_wsrl_online(replay, one_by_one, monkeypatch, name, best_of, chosen):  #
     critic_close(gradient(critic.q_loss, state.q.params, targets, BATCH)[2], record)
 
 
-def test_wsrl_policy_and_temperature(replay):  # noqa: F811
+def test_wsrl_policy_and_temperature(replay):
     """Their temperature is a softplus where ours is an exponential; both slopes are (entropy - target) d alpha."""
     record, (algorithm, state) = RECORD["actor"], started()
     extraction = algorithm.extraction
