@@ -82,7 +82,7 @@ def main() -> None:
     args = arguments(__doc__, METHODS, "method", None)
     for name in args.names:
         task, words = METHODS[name]
-        data = args.data if name == "sac" else args.data or str(recordings(task, args.runs))
+        data = None if name == "sac" else args.data or str(recordings(task, args.runs))
         out = args.runs / f"{task}-{name}"
         stages(f"{name} {words}", data, f"--env {ENVS[task]} --seeds 3", out)
         keep(out)
