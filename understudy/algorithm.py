@@ -32,6 +32,7 @@ from understudy.core import (
     adam,
     descend,
     leaf,
+    lockstep,
     net,
     polyak,
     prefix,
@@ -259,7 +260,7 @@ class ActorCritic:
         if self.policy_delay <= 1:
             held = improve(*held)
         else:
-            turn = (state.step + 1) % self.policy_delay == 0
+            turn = (lockstep(state.step) + 1) % self.policy_delay == 0
             held = jax.lax.cond(turn, improve, lambda *held: held, *held)
         actor, target, aux, seen = held
         critic = self.critic.follow(critic, state.step)

@@ -119,6 +119,18 @@ def descend(net: Net, optimiser, loss: Callable, *args) -> tuple[Net, Metrics]:
     return Net(params=optax.apply_updates(net.params, updates), opt=opt), metrics | {"loss": value}
 
 
+@jax.custom_batching.custom_vmap
+def lockstep(counter):
+    """A counter of the state that is the same for every seed, as updates are: a branch on it stays one branch where
+    seeds run in step, where `vmap` would compute every branch and choose."""
+    return counter
+
+
+@lockstep.def_vmap
+def _(size, batched, counter):
+    return counter[0], False
+
+
 def polyak(target: Params, online: Params, tau) -> Params:
     """target <- (1 - tau) target + tau online."""
     return jax.tree.map(lambda t, p: (1 - tau) * t + tau * p, target, online)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from understudy.algorithm import Policy, check_keys
-from understudy.core import Batch, Net, Params, adam, descend, leaf, net, prefix, pytree, scratch, static
+from understudy.core import Batch, Net, Params, adam, descend, leaf, lockstep, net, prefix, pytree, scratch, static
 from understudy.errors import SettingsError
 from understudy.losses import generalised_advantages
 from understudy.networks import ACTIVATIONS, LAYER_NORM, MLP
@@ -176,7 +176,7 @@ class OnPolicy:
 
     def update(self, state: OnPolicyState, batch: Batch, key) -> tuple[OnPolicyState, dict]:
         key_order, key_loss = jax.random.split(key)
-        state = jax.lax.cond(state.turn == 0, self.begin, lambda state: state, state)
+        state = jax.lax.cond(lockstep(state.turn) == 0, self.begin, lambda state: state, state)
         which = state.turn % self.minibatches
         rollout, part = state.rollout.minibatch(which, self.minibatches, key_order, max(self.steps_per_action, 1))
         actor, metrics = descend(state.actor, adam(self.learning_rate), self.policy_loss, state.old, part, key_loss)

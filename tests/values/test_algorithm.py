@@ -96,6 +96,22 @@ def test_the_policy_sees_the_critic_after_its_step_and_waits_its_turn(batch):
     assert_close(bias(state.target), (start + bias(state.actor.params)) / 2)
 
 
+def test_a_delayed_policy_stays_one_branch_where_seeds_run_in_step(batch):
+    """`vmap` makes a `cond` on what each seed has of its own into a choice between two results, both computed."""
+    policy = Deterministic(action_size=2, hidden=(4,))
+    algorithm = ActorCritic(critic=Counting(), extraction=DDPGBC(), policy=policy, policy_delay=2)
+    keys = jax.random.split(KEY, 3)
+    states = jax.vmap(lambda k: algorithm.init(k, batch))(keys)
+    together = jax.vmap(lambda state, key: algorithm.update(state, batch, key))
+    assert " cond[" in str(jax.make_jaxpr(together)(states, keys))
+    first, _ = together(states, keys)
+    second, _ = together(first, keys)
+    alone = jax.tree.map(lambda x: x[1], states)
+    for _ in range(2):
+        alone, _ = algorithm.update(alone, batch, keys[1])
+    jax.tree.map(assert_close, jax.tree.map(lambda x: x[1], second), alone)
+
+
 def test_backups_use_the_target_policy(batch, constant):
     algorithm = ActorCritic(critic=Counting(), extraction=DDPGBC(), policy=Deterministic(action_size=2, hidden=(4,)),
                             target_policy=True)  # fmt: skip

@@ -18,8 +18,7 @@ code, the term would only scale the gradient. J takes the updates of a window, a
 policy at the window's beginning, which is what may be accepted; they stop and play. f is the mean of deterministic
 networks that also tell an episode's end; theirs draws from Gaussians and knows each rule. They choose among the n by
 live episodes as well. Where it goes on from another algorithm's policy, every clone begins as a copy of that.
-Observations are not normalised, gradients not clipped. With several seeds in one program each update computes all three
-stages.
+Observations are not normalised, gradients not clipped.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from understudy.algorithms.uni_o4_offline import NONE, Offline, UniO4State
-from understudy.core import TRANSITION, Batch, adam, net, pytree
+from understudy.core import TRANSITION, Batch, adam, lockstep, net, pytree
 from understudy.dynamics import Trial
 from understudy.networks import features
 from understudy.policies.gaussian import Gaussian
@@ -76,7 +75,7 @@ class UniO4(Offline):
             return state, {k: jnp.float32(metrics.get(k, 0)) for k in METRICS}
 
         learns = [functools.partial(alike, learn) for learn in (self.fit, self.improve, super().update)]
-        stage = jnp.where(state.rollout.filled > 0, 2, state.updates >= self.stages(state)[0])
+        stage = lockstep(jnp.where(state.rollout.filled > 0, 2, state.updates >= self.stages(state)[0]))
         state, metrics = jax.lax.switch(stage, learns, state, batch, key)
         return dataclasses.replace(state, updates=state.updates + 1), metrics
 
