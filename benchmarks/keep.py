@@ -93,17 +93,17 @@ def together(commands: list[str], name: str) -> str:
     return " && ".join(dict.fromkeys(ours))
 
 
-def understudy(*words: str) -> None:
-    """The command line, as a user calls it."""
-    subprocess.run([sys.executable, "-m", "understudy", *words], check=True)
+def understudy(*words: str, program: tuple[str, ...] = ("-m", "understudy")) -> None:
+    """The command line, as a user calls it; `program`: a script that is one as well."""
+    subprocess.run([sys.executable, *program, *words], check=True)
 
 
-def stages(words: str, data: str | None, run: str, out: pathlib.Path) -> None:
+def stages(words: str, data: str | None, run: str, out: pathlib.Path, **how) -> None:
     """Train, and resume: "ALGORITHM OPTIONS && OPTIONS of resume && ..."; `run`: options of train as well."""
     (algorithm, *given), *later = (stage.split() for stage in words.split(" && "))
-    understudy("train", algorithm, *([data] if data else []), *run.split(), *given, "--out", str(out))
+    understudy("train", algorithm, *([data] if data else []), *run.split(), *given, "--out", str(out), **how)
     for stage in later:
-        understudy("resume", str(out), *stage)
+        understudy("resume", str(out), *stage, **how)
 
 
 def arguments(doc: str, names, what: str, data: str | None) -> argparse.Namespace:
