@@ -24,6 +24,7 @@ import numpy as np
 from understudy import progress as shown
 from understudy.data import players, relabel, store
 from understudy.errors import DataError
+from understudy.files import whole
 
 BYTES_PER_ROW = 400  # generous: what a row takes on disk
 
@@ -121,22 +122,14 @@ def _check_place(paths: list[pathlib.Path], size: int) -> None:
 
 def write_npz(path: pathlib.Path, columns: dict[str, np.ndarray]) -> None:
     """Write a compressed .npz whole or not at all. Raises DataError where the disk is full or read-only."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("xb") as file:
-            # The lightest compression: the next level takes three times as long for a few percent.
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-                for key, x in columns.items():
-                    with archive.open(f"{key}.npy", "w", force_zip64=True) as entry:
-                        np.lib.format.write_array(entry, np.ascontiguousarray(x), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-        store.sync_folder(path.parent)
+        # The lightest compression: the next level takes three times as long for a few percent.
+        with whole(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for key, x in columns.items():
+                with archive.open(f"{key}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.ascontiguousarray(x), allow_pickle=False)
     except OSError as error:
         raise store.cannot_write(path, error) from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _record(settings: players.Protocol, seed: int, episodes: int, count: int, progress: bool) -> dict[str, np.ndarray]:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from understudy.data.dataset import Dataset, leaves
 from understudy.errors import DataError
+from understudy.files import sync, whole
 
 FORMAT = 1
 INDEX = "dataset.json"
@@ -40,26 +40,20 @@ def write(dataset: Dataset, folder: str | os.PathLike) -> pathlib.Path:
     folder = pathlib.Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists already; give a new folder, or remove it first.")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
-        partial.mkdir(parents=True)
-        columns = leaves(dataset.observations) | {k: getattr(dataset, k) for k in ARRAYS}
-        arrays = {k: _save(partial, k, np.asarray(x)) for k, x in columns.items() if x is not None}
-        index = {
-            "format": FORMAT, "name": dataset.name, "source": dataset.source, "origin_sha256": dataset.sha256,
-            "env": dataset.env, "notes": list(dataset.notes), "transitions": dataset.size,
-            "episodes": dataset.episodes, "arrays": arrays, "sha256": _identity(arrays),
-        }  # fmt: skip
-        with (partial / INDEX).open("w") as file:
-            json.dump(index, file, indent=1)
-            _sync(file)
-        sync_folder(partial)
-        partial.rename(folder)  # over an empty folder too
-        sync_folder(folder.parent)
+        with whole(folder) as partial:
+            partial.mkdir(parents=True)
+            columns = leaves(dataset.observations) | {k: getattr(dataset, k) for k in ARRAYS}
+            arrays = {k: _save(partial, k, np.asarray(x)) for k, x in columns.items() if x is not None}
+            index = {
+                "format": FORMAT, "name": dataset.name, "source": dataset.source, "origin_sha256": dataset.sha256,
+                "env": dataset.env, "notes": list(dataset.notes), "transitions": dataset.size,
+                "episodes": dataset.episodes, "arrays": arrays, "sha256": _identity(arrays),
+            }  # fmt: skip
+            (partial / INDEX).write_text(json.dumps(index, indent=1))
+            sync(partial / INDEX)
     except OSError as error:
         raise cannot_write(folder, error) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -161,10 +155,11 @@ def _tree(columns: Mapping[str, np.ndarray]) -> Any:
 def _save(folder: pathlib.Path, name: str, x: np.ndarray) -> dict[str, Any]:
     if "/" in name or "\\" in name:
         raise DataError(f"The observation entry '{name}' cannot be a file name; rename it.")
-    with (folder / f"{name}.npy").open("wb") as file:
+    path = folder / f"{name}.npy"
+    with path.open("wb") as file:
         np.lib.format.write_array(file, x, allow_pickle=False)
-        _sync(file)
-    return {"file": f"{name}.npy", "shape": list(x.shape), "dtype": x.dtype.str, "sha256": _sha256(x)}
+    sync(path)
+    return {"file": path.name, "shape": list(x.shape), "dtype": x.dtype.str, "sha256": _sha256(x)}
 
 
 def _sha256(x: np.ndarray) -> str:
@@ -178,20 +173,6 @@ def _sha256(x: np.ndarray) -> str:
 def _identity(arrays: Mapping[str, Any]) -> str:
     facts = {k: [v["dtype"], v["shape"], v["sha256"]] for k, v in arrays.items()}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def sync_folder(folder: pathlib.Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def cannot_write(path: pathlib.Path, error: OSError) -> DataError:

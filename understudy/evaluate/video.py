@@ -15,6 +15,7 @@ from understudy import progress
 from understudy.envs.making import INSTALL, describe
 from understudy.envs.process import Child, connect
 from understudy.errors import EnvError
+from understudy.files import whole
 
 SIZE = (384, 288)  # software OpenGL draws about 40 such frames of an arm in a second
 OPENGL = "apt-get install libegl1 libgl1-mesa-dri"
@@ -113,7 +114,6 @@ def _film(channel, settings: dict) -> None:
     from understudy.envs import Episodes, make
 
     path = pathlib.Path(settings["path"])
-    partial = path.with_name(path.name + ".partial")
     env = Episodes(make(settings["env"], render=SIZE), settings["seed"])
     env.reset()
     _plain(env.unwrapped)
@@ -130,12 +130,8 @@ def _film(channel, settings: dict) -> None:
     deadline = start + settings["seconds"]
     channel.send(b"R")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with whole(path) as partial:
         _write(av, channel, env, partial, settings["episodes"], every, rate / every, (width, height), deadline)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
     channel.send(b"D")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from understudy.errors import CheckpointError
+from understudy.files import sync, whole
 from understudy.progress import say
 from understudy.run.folder import FORMAT, disk_error
 
@@ -112,10 +112,8 @@ def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> str:
     from safetensors.numpy import save
 
     blob = save({k: np.ascontiguousarray(v).reshape(np.shape(v)) for k, v in arrays.items()})
-    with open(path, "wb") as file:
-        file.write(blob)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(blob)
+    sync(path)
     return hashlib.sha256(blob).hexdigest()
 
 
@@ -142,30 +140,22 @@ def save(folder: pathlib.Path, name: str, arrays: dict[str, np.ndarray], meta: d
     checkpoint is damaged, still ends with its newest state last."""
     home, before = folder / "checkpoints", names(folder)
     name = f"{_number(before[-1]) + 1 if before else 0:06d}-{name}"
-    target, temporary = home / name, home / f".{name}.{os.getpid()}"
     try:
         home.mkdir(exist_ok=True)
         for stale in home.glob(".*"):
             shutil.rmtree(stale, ignore_errors=True)
-        temporary.mkdir()
-        digest = write_arrays(temporary / "arrays.safetensors", arrays)
-        body = json.dumps(meta | {"format": FORMAT, "arrays_sha256": digest}, sort_keys=True)
-        sealed = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body})
-        with open(temporary / "checkpoint.json", "w") as file:
-            file.write(sealed)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, target)
-        handle = os.open(home, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+        with whole(home / name) as partial:
+            partial.mkdir()
+            digest = write_arrays(partial / "arrays.safetensors", arrays)
+            body = json.dumps(meta | {"format": FORMAT, "arrays_sha256": digest}, sort_keys=True)
+            sealed = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body})
+            (partial / "checkpoint.json").write_text(sealed)
+            sync(partial / "checkpoint.json")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(temporary, ignore_errors=True)
         raise disk_error(folder / "checkpoints", error) from error
     for old in names(folder)[:-KEEP]:
         shutil.rmtree(home / old, ignore_errors=True)
-    return target
+    return home / name
 
 
 def names(folder: pathlib.Path) -> list[str]:

@@ -9,23 +9,17 @@ import os
 import pathlib
 
 from understudy.errors import CheckpointError
+from understudy.files import whole
 
 FORMAT = 1  # of manifest.json and of checkpoints; a folder of another format is refused
 
 
 def write_json(path: pathlib.Path, value) -> None:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "w") as file:
-            json.dump(value, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with whole(path) as partial:
+            partial.write_text(json.dumps(value, indent=1) + "\n")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise disk_error(path, error) from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from understudy.core import Net
 from understudy.errors import CheckpointError, DataError, SettingsError
+from understudy.files import whole
 from understudy.run import checkpoint, external, programs
 from understudy.run.cache import keep_compiled
 from understudy.run.folder import FORMAT, disk_error, write_json
@@ -30,13 +30,12 @@ def export_policy(path: pathlib.Path, loop, manifest: dict) -> None:
     phases = loop.plan.phases
     own = dict(phases[min(counters.phase, len(phases) - 1)].settings)
     manifest = manifest | {"overrides": manifest["overrides"] | own, "settings": manifest["settings"] | own}
-    file, temporary = path / "policy.safetensors", path / f".policy.safetensors.{os.getpid()}"
+    file = path / "policy.safetensors"
     try:
         arrays = checkpoint.flatten({"state": bare(state)}) | external.arrays_of(loop.algo)
-        digest = checkpoint.write_arrays(temporary, arrays)
-        os.replace(temporary, file)
+        with whole(file) as partial:
+            digest = checkpoint.write_arrays(partial, arrays)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise disk_error(file, error) from error
     shapes = {jax.tree_util.keystr(p): [list(np.shape(x))[1:], str(np.asarray(x).dtype)]
               for p, x in jax.tree_util.tree_flatten_with_path(like["observations"])[0]}  # fmt: skip

@@ -6,14 +6,13 @@ dark theme, prints, and has no script. Every text that comes from a file is esca
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pathlib
 
 from understudy.errors import CheckpointError
 from understudy.evaluate import curves as curves_module
 from understudy.evaluate.plot import escape
 from understudy.evaluate.report import details, headline, learning, live, next_steps, training
+from understudy.files import whole
 
 
 def write(run_folder) -> pathlib.Path:
@@ -23,14 +22,11 @@ def write(run_folder) -> pathlib.Path:
       CheckpointError: the file could not be written; an earlier report is left as it was."""
     folder = pathlib.Path(run_folder)
     path = folder / "report.html"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     text = page(folder)
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        with whole(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise CheckpointError(
             f"Could not write {path} ({error.strerror or error}); free space, mend the permissions, or give the folder "
             f"of a run."
