@@ -42,7 +42,7 @@ METHODS = {
     "cql": ("cheetah", "--offline 10000 --online 10000 --eval-every 5000 --critic.samples 4"),
     "ro2o": (
         "cheetah",
-        "--offline 5000 --online 10000 --eval-every 5000 --critic.ensemble 4 --critic.samples 2 "
+        "--offline 10000 --online 7500 --eval-every 5000 --critic.ensemble 4 --critic.samples 2 "
         "--extraction.samples 2 --critic.hidden 256 256 --policy.hidden 256 256",
     ),
     "jsrl": ("cube", CLIMBING),
