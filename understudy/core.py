@@ -122,7 +122,8 @@ def descend(net: Net, optimiser, loss: Callable, *args) -> tuple[Net, Metrics]:
 @jax.custom_batching.custom_vmap
 def lockstep(counter):
     """A counter of the state that is the same for every seed, as updates are: a branch on it stays one branch where
-    seeds run in step, where `vmap` would compute every branch and choose."""
+    seeds run in step, where `vmap` would compute every branch and choose. Of counters alone: a number of the algorithm
+    may differ from one to the next where it is swept."""
     return counter
 
 

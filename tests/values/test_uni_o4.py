@@ -151,3 +151,26 @@ def test_what_it_cannot_use_is_refused():
         dataclasses.replace(SMALL, policy=Deterministic(action_size=1)).init(KEY, bandit(4))
     with pytest.raises(SettingsError, match=r"UniO4 needs batch keys \['rewards'\]"):
         SMALL.init(KEY, {k: v for k, v in bandit(4).items() if k != "rewards"})
+
+
+def test_the_length_of_a_stage_may_be_swept():
+    """Of four updates one improves, or three: at the third they are in different stages, in one program."""
+    swept = [dataclasses.replace(SMALL, offline_steps=4.0, improvement=share) for share in (0.25, 0.75)]
+    batch = bandit()
+
+    def third(algorithm):
+        state = algorithm.init(KEY, batch)
+        return jax.lax.fori_loop(0, 3, lambda i, s: algorithm.update(s, batch, jax.random.fold_in(KEY, i))[0], state)
+
+    together = jax.jit(jax.vmap(third))(jax.tree.map(lambda *x: jnp.array(x), *swept))
+    for i, algorithm in enumerate(swept):
+        alone = jax.jit(third)(algorithm)
+        same = lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-3, atol=1e-5)
+        jax.tree.map(same, together.clones.params, alone.clones.params)
+    assert (together.best[0] < -1e29).all() and (together.best[1] > -1e29).all()  # the one has not been valued yet
+
+
+def test_seeds_in_one_program_compute_one_stage_each_update():
+    states = jax.vmap(lambda key: SMALL.init(key, bandit()))(jax.random.split(KEY, 2))
+    program = jax.make_jaxpr(jax.vmap(lambda state: SMALL.update(state, bandit(), KEY)))(states)
+    assert any(e.primitive.name == "cond" and len(e.params["branches"]) == 3 for e in program.eqns)

@@ -75,7 +75,7 @@ class UniO4(Offline):
             return state, {k: jnp.float32(metrics.get(k, 0)) for k in METRICS}
 
         learns = [functools.partial(alike, learn) for learn in (self.fit, self.improve, super().update)]
-        stage = lockstep(jnp.where(state.rollout.filled > 0, 2, state.updates >= self.stages(state)[0]))
+        stage = jnp.where(lockstep(state.rollout.filled) > 0, 2, lockstep(state.updates) >= self.stages(state)[0])
         state, metrics = jax.lax.switch(stage, learns, state, batch, key)
         return dataclasses.replace(state, updates=state.updates + 1), metrics
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from understudy.algorithms.iql import IQLCritic, IQLState
 from understudy.algorithms.ppo import PPO
-from understudy.core import Batch, Net, Params, adam, descend, leaf, net, prefix, pytree, scratch, static
+from understudy.core import Batch, Net, Params, adam, descend, leaf, lockstep, net, prefix, pytree, scratch, static
 from understudy.dynamics import Dynamics, DynamicsState, Trial, choose
 from understudy.networks import features
 from understudy.on_policy import OnPolicy, OnPolicyState
@@ -63,7 +63,7 @@ class Offline(OnPolicy):
 
     def stages(self, state: UniO4State):
         """Updates of the first stage and of the second."""
-        length = jnp.maximum(self.offline_steps - state.begun, 0)
+        length = jnp.maximum(self.offline_steps - lockstep(state.begun), 0)
         fits = jnp.where(self.offline_steps < 0, jnp.inf, jnp.ceil((1 - self.improvement) * length))
         return fits, jnp.maximum(length - fits, 1)
 
